@@ -1,0 +1,1 @@
+"""attnc: a compiler from attention specs to fused kernels."""

@@ -1,0 +1,1 @@
+"""The language: text -> AST -> typed IR. Knows nothing of torch, triton or jinja."""

@@ -1,0 +1,1 @@
+"""The runtime: source text -> loaded op -> autograd and dispatch, and the dense reference."""
