@@ -1,0 +1,48 @@
+"""Faults found so far, so that a stage reports all of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from attnc.dsl.diagnostics import Diagnostic, Severity, SpecError
+from attnc.dsl.source import Source, Span
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Collects diagnostics. ``fault`` returns None, the poison that stands for what could not be made."""
+
+    source: Source
+    found: dict[Diagnostic, None] = field(default_factory=dict)
+
+    def fault(self, code: str, message: str, span: Span, label: str = "", help: str = "") -> None:
+        self.found[Diagnostic(code=code, message=message, span=span, label=label, help=help)] = None
+
+    def warn(self, code: str, message: str, span: Span, label: str = "", help: str = "") -> None:
+        diagnostic = Diagnostic(
+            code=code, message=message, span=span, label=label, help=help, severity=Severity.WARNING
+        )
+        self.found[diagnostic] = None
+
+    def sorted(self) -> tuple[Diagnostic, ...]:
+        """In the order of the text."""
+        return tuple(sorted(self.found, key=lambda item: (item.span.start, item.span.end, item.code)))
+
+    def failed(self) -> bool:
+        return any(item.severity is Severity.ERROR for item in self.found)
+
+    def finish(self) -> tuple[Diagnostic, ...]:
+        """The warnings, or SpecError with everything if there is a fault."""
+        if self.failed():
+            raise SpecError(self.source, self.sorted())
+        return self.sorted()
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """``did you mean `window`?`` or nothing."""
+    known = sorted(set(known))
+    close = [other for other in known if other.lower() == name.lower()]
+    close = close or get_close_matches(name, known, n=1, cutoff=0.7)
+    return f"did you mean `{close[0]}`?" if close else ""
