@@ -1,0 +1,49 @@
+"""Goldens: a stage's text for an example, kept in tests/goldens/<name>.<stage> and compared byte for byte.
+
+``pytest --update-golden`` rewrites them. Which goldens must exist follows from ``examples/*.attn``, so that one
+whose example or construct is gone is found (tests/project/test_goldens.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from attnc.dsl.parse import parse
+from attnc.dsl.source import Source
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One stage of an example: of the file for ``ast``, of one construct for the others."""
+
+    example: Path
+    construct: str | None
+    stage: str
+
+    @property
+    def path(self) -> Path:
+        return GOLDENS / f"{self.construct or self.example.stem}.{self.stage}"
+
+
+def cases() -> Iterator[Case]:
+    """Every stage of every example."""
+    for example in sorted((ROOT / "examples").glob("*.attn")):
+        yield Case(example=example, construct=None, stage="ast")
+        parsed = parse(Source(name=example.name, text=example.read_text(encoding="utf-8")))
+        for construct in parsed.constructs:
+            for stage in ("ir", "plan", "py"):
+                yield Case(example=example, construct=construct.name.text, stage=stage)
+
+
+def compare(path: Path, text: str, *, update: bool) -> None:
+    """The golden says ``text``; with ``update`` it is made to."""
+    if update:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert path.exists(), f"no golden {path.relative_to(ROOT)}: run pytest --update-golden"
+    assert text == path.read_text(encoding="utf-8"), f"{path.relative_to(ROOT)} differs: pytest --update-golden"
