@@ -1,52 +1,156 @@
-"""Text -> AST."""
+"""Text -> AST. Faults of the text's bytes and characters are found here, those of its grammar in recover.py."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-from lark import Lark, UnexpectedInput
+from lark import Lark
 
 from attnc.dsl import syntax
-from attnc.dsl.build import Builder, Parsed
+from attnc.dsl.build import Builder
 from attnc.dsl.diagnostics import Diagnostic, SpecError
+from attnc.dsl.recover import MOST_FAULTS, parse_tokens
 from attnc.dsl.source import Source, Span
 
+LARGEST_TEXT = 512 * 1024  # characters; the longest published spec has about a thousand
+
 _COMMENT = re.compile(r"#[^\n]*")
+_SURROGATES = re.compile(r"[\ud800-\udfff]+")
+_FOREIGN = re.compile(r"[^A-Za-z0-9_ \t\r\n\f()\[\]{}:,.=+\-*/%@<>!]+|!(?!=)")
+# What a foreign character most likely means. The stand-in keeps the parser on its way past the fault.
+_MEANT = {
+    "≤": ("+", "write `<=`"),
+    "≥": ("+", "write `>=`"),
+    "≠": ("+", "write `!=`"),
+    "−": ("-", "write the minus sign of the keyboard, `-`"),
+    "–": ("-", "write the minus sign of the keyboard, `-`"),
+    "×": ("*", "write `*`"),
+    "·": ("*", "write `*`, or `dot(x, y)`"),
+    "÷": ("/", "write `/`"),
+    "&": ("+", "write `and`"),
+    "∧": ("+", "write `and`"),
+    "|": ("+", "write `or`; a magnitude is `abs(x)`"),
+    "∨": ("+", "write `or`"),
+    "!": ("-", "write `not`"),
+    "¬": ("-", "write `not`"),
+    "~": ("-", "write `not`"),
+    "^": ("+", "write `**` for a power"),
+    "∞": ("0", "write `inf`"),
+    ";": (" ", "a clause ends where the next one begins; nothing separates them"),
+    "\\": (" ", "a line break needs no mark"),
+    '"': (" ", "there are no strings in .attn"),
+    "'": (" ", "there are no strings in .attn"),
+    "?": (" ", "a choice is written `where(condition, x, y)`"),
+}
+
+
+def read_source(origin: Path | bytes, *, name: str | None = None) -> Source:
+    """A file's or a byte string's text: a byte order mark is dropped, line ends become ``\\n``. Bytes that are not
+    UTF-8 are kept as lone surrogates, for ``parse`` to fault at their place. OSError is the caller's."""
+    data = origin if isinstance(origin, bytes) else origin.read_bytes()
+    text = data.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    if name is None:
+        name = "<text>" if isinstance(origin, bytes) else str(origin)
+    return Source(name=name, text=text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def parse(source: Source, *, library: bool = False) -> syntax.File:
     """The AST of a text; ``library`` admits lets outside a construct. Raises SpecError and nothing else."""
-    comments = _comments(source)
-    text = _COMMENT.sub(lambda found: " " * len(found.group()), source.text)
-    try:
-        parsed = _parser().parse(text)
-    except UnexpectedInput as error:
-        at = Span(start=error.pos_in_stream or 0, end=(error.pos_in_stream or 0) + 1)
-        raise SpecError(source, (Diagnostic(code="A001", message="this is not expected here", span=at),)) from None
-    assert isinstance(parsed, Parsed)
-    if parsed.lets and not library:
-        raise SpecError(
-            source, (Diagnostic(code="A007", message="a let stands inside a construct", span=parsed.lets[0].span),)
-        )
+    if fault := _unreadable(source.text):
+        raise SpecError(source, (fault,))
+    comments = _comments(source.text)
+    text = _COMMENT.sub(lambda comment: " " * len(comment.group()), source.text)
+    faults = [_foreign(match) for match in _FOREIGN.finditer(text)]
+    parsed, more = parse_tokens(_parser(), _FOREIGN.sub(_stand_in, text), [fault.span.start for fault in faults])
+    faults += more
+    if parsed is not None and not library:
+        faults += [_loose_let(let) for let in parsed.lets]
+        if not parsed.constructs and not parsed.lets and not faults:
+            faults.append(_nothing(text))
+    if faults or parsed is None:
+        raise SpecError(source, tuple(sorted(faults, key=lambda fault: fault.span.start)[:MOST_FAULTS]))
     return parsed.file(source, comments)
 
 
-def _comments(source: Source) -> tuple[syntax.Comment, ...]:
+def _unreadable(text: str) -> Diagnostic | None:
+    if len(text) > LARGEST_TEXT:
+        return Diagnostic(
+            code="A010",
+            message=f"the file holds {len(text):,} characters, more than the {LARGEST_TEXT:,} that a spec may",
+            span=Span(start=0, end=0),
+            help="write what repeats as a function, a list param or an input",
+        )
+    if match := _SURROGATES.search(text):
+        code = ord(match.group()[0])
+        what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "a lone surrogate"
+        return Diagnostic(
+            code="A009",
+            message=f"{what} is not UTF-8 text",
+            span=Span(start=match.start(), end=match.end()),
+            label="not a character",
+            help="save the file as UTF-8",
+        )
+    return None
+
+
+def _comments(text: str) -> tuple[syntax.Comment, ...]:
     """Every comment. A text holds no strings, so ``#`` always starts one."""
     found: list[syntax.Comment] = []
-    for match in _COMMENT.finditer(source.text):
-        text = match.group().rstrip()
-        start = match.start()
-        line_start = source.text.rfind("\n", 0, start) + 1
-        own_line = not source.text[line_start:start].strip()
-        found.append(syntax.Comment(text=text, own_line=own_line, span=Span(start=start, end=start + len(text))))
+    for match in _COMMENT.finditer(text):
+        body, start = match.group().rstrip(), match.start()
+        own_line = not text[text.rfind("\n", 0, start) + 1 : start].strip()
+        found.append(syntax.Comment(text=body, own_line=own_line, span=Span(start=start, end=start + len(body))))
     return tuple(found)
+
+
+def _foreign(match: re.Match[str]) -> Diagnostic:
+    char = match.group()[0]
+    if char.isalnum():
+        what, help = f"the letter `{char}` cannot be part of a name", "names are written with a-z, A-Z, 0-9 and `_`"
+    elif char.isprintable():
+        what, help = f"the character `{char}` is not part of the language", _MEANT.get(char, ("", ""))[1]
+    else:
+        known = unicodedata.name(char, "a control character").lower()
+        what, help = f"the character U+{ord(char):04X} ({known}) is not part of the language", ""
+        help = "write a plain space" if char.isspace() else ""
+    return Diagnostic(
+        code="A002", message=what, span=Span(start=match.start(), end=match.end()), label="not expected here", help=help
+    )
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    """As many characters that the grammar knows, so that places stay and one slip is one fault."""
+    found = match.group()
+    if all(char.isalnum() for char in found):
+        return "_" * len(found)
+    return _MEANT.get(found[0], (" ", ""))[0] + " " * (len(found) - 1)
+
+
+def _loose_let(let: syntax.LetClause) -> Diagnostic:
+    return Diagnostic(
+        code="A007",
+        message=f"the let `{let.name.text}` stands outside a construct",
+        span=let.name.span,
+        label="not inside `attention` or `recurrence`",
+        help="move it between the braces of the construct that uses it",
+    )
+
+
+def _nothing(text: str) -> Diagnostic:
+    return Diagnostic(
+        code="A008",
+        message="the file holds no construct",
+        span=Span(start=len(text), end=len(text)),
+        help="begin with `attention name { score dot(q, k) / sqrt(D)  normalize softmax }`",
+    )
 
 
 @cache
 def _parser() -> Lark:
-    """The tables, made once a process: immutable from then on."""
+    """The tables, made once a process and never changed."""
     grammar = files("attnc.dsl").joinpath("grammar.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", lexer="basic", start="file", keep_all_tokens=True, transformer=Builder())
