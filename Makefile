@@ -30,7 +30,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONPATH=tests/_typing $(BIN)/lint-imports
+	cd tests/_typing && $(abspath $(BIN))/lint-imports --no-logo --config ../../pyproject.toml
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
