@@ -276,7 +276,7 @@ def _integer(fn: Fn, plain: Expr, args: tuple[Expr, ...]) -> Expr:
             return floor_quotient(affine(x), int(value))
         case Fn.MOD, (x, Const(value=value)) if value:
             return floor_remainder(affine(x), int(value))
-        case (Fn.FLOORDIV | Fn.MOD), (x, y):
+        case ((Fn.FLOORDIV | Fn.MOD), (x, y)):
             return floordiv(x, y) if fn is Fn.FLOORDIV else mod(x, y)
         case Fn.POW, (_, Const(value=0)):
             return const(1)
@@ -287,7 +287,7 @@ def _integer(fn: Fn, plain: Expr, args: tuple[Expr, ...]) -> Expr:
             return square if value == 2 else product(square, x if value == 3 else square)
         case Fn.ABS, (x,):
             return _absolute(x)
-        case (Fn.MIN | Fn.MAX), (x, y):
+        case ((Fn.MIN | Fn.MAX), (x, y)):
             return extreme(fn, x, y)
         case Fn.CLAMP, (x, low, high):
             return extreme(Fn.MIN, extreme(Fn.MAX, x, low), high)
@@ -320,8 +320,9 @@ def extreme(fn: Fn, x: Expr, y: Expr) -> Expr:
             return apply(fn, z, min(old, new) if fn is Fn.MIN else max(old, new))
         case Const(), _:
             return extreme(fn, y, x)
-        case (Apply(fn=inner, args=(a, b)), other) | (other, Apply(fn=inner, args=(a, b))) if (
-            inner is fn and other in (a, b)
+        case (Apply(fn=inner, args=(a, b)), other) | (other, Apply(fn=inner, args=(a, b))) if inner is fn and other in (
+            a,
+            b,
         ):
             return x if isinstance(x, Apply) and x.fn is fn else y
         case _:
@@ -367,7 +368,7 @@ def _float(fn: Fn, plain: Expr, args: tuple[Expr, ...]) -> Expr:
             return x
         case Fn.ABS, (Apply(fn=Fn.NEG, args=(x,)),):
             return _float(Fn.ABS, apply(Fn.ABS, x), (x,))
-        case (Fn.MIN | Fn.MAX), (x, y) if x == y:
+        case ((Fn.MIN | Fn.MAX), (x, y)) if x == y:
             return x
         case Fn.FLOOR, (Apply(fn=Fn.FLOOR) as x,):
             return x
