@@ -1,0 +1,295 @@
+"""What each command does. A command imports what it needs when it runs: the compiler is used where torch is not
+installed, and checking a file should not wait for torch where it is."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from attnc.dsl.diagnostics import Severity, SpecError
+from attnc.files import STANDARD_INPUT, specs, write
+from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
+
+if TYPE_CHECKING:
+    from attnc.dsl.ir import Attention, Construct
+
+Value = bool | int | float | tuple[bool | int | float, ...]
+
+
+# --- check and fmt ----------------------------------------------------------------------------
+
+
+def _files(options: argparse.Namespace, work: Callable[[str], None]) -> tuple[int, bool]:
+    """Do ``work`` for every file named; one that cannot be read or written is reported and the rest still done.
+    Returns how many there were and whether one failed."""
+    paths, failed = list(specs(options.paths)), False
+    for path in paths:
+        try:
+            work(path)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            print(f"attnc: {io_fault(error)}", file=sys.stderr)
+            failed = True
+    if not paths:
+        print(f"attnc: no .attn files under {', '.join(options.paths)}", file=sys.stderr)
+    return len(paths), failed
+
+
+def check(options: argparse.Namespace, inputs: Inputs) -> int:
+    reports: list[Report] = []
+
+    def work(path: str) -> None:
+        from attnc.dsl.check import check
+        from attnc.dsl.parse import parse
+
+        try:
+            source = inputs.source(path)
+            found = check(parse(source)).warnings
+        except SpecError as error:
+            source, found = error.source, error.diagnostics
+        if found:
+            reports.append((source, denied(found, options)))
+
+    number, failed = _files(options, work)
+    if reports or options.format == "json":
+        report(reports, options, sys.stdout)
+    found = [item for _, items in reports for item in items]
+    faults = sum(item.severity is Severity.ERROR for item in found)
+    summary = f"{count(faults, 'fault')}, {count(len(found) - faults, 'warning')} in {count(number, 'file')}"
+    print(summary, file=sys.stderr)
+    return USAGE if failed else FAULTS if faults else CLEAN
+
+
+def fmt(options: argparse.Namespace, inputs: Inputs) -> int:
+    differing: list[str] = []
+    faults: list[Report] = []
+
+    def work(path: str) -> None:
+        from attnc.dsl.format import format_source
+
+        try:
+            source = inputs.source(path)
+            text = format_source(source)
+        except SpecError as error:
+            faults.append((error.source, error.diagnostics))
+            return
+        if text.encode() != inputs.content:
+            differing.append(path)
+            if options.diff:
+                before, after = source.text.splitlines(keepends=True), text.splitlines(keepends=True)
+                sys.stdout.writelines(difflib.unified_diff(before, after, path, path))
+        if options.check or options.diff:
+            return
+        if path == STANDARD_INPUT:
+            sys.stdout.write(text)
+        elif path in differing:
+            write(path, text.encode())
+
+    number, failed = _files(options, work)
+    if faults:
+        report(faults, options, sys.stderr)
+    dry = options.check or options.diff
+    if options.check and not options.diff:
+        sys.stdout.writelines(f"would reformat {path}\n" for path in differing)
+    said = "would be reformatted" if dry else "reformatted"
+    print(f"{count(len(differing), 'file')} of {number} {said}", file=sys.stderr)
+    return USAGE if failed else FAULTS if faults or (dry and differing) else CLEAN
+
+
+# --- compile, plan, show ----------------------------------------------------------------------
+
+
+def _literal(text: str) -> Value:
+    """A param's value as the language writes it: ``512``, ``0.5``, ``true``, ``[1, 2, 4]``."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        return tuple(_scalar(item) for item in text[1:-1].split(",") if item.strip())
+    return _scalar(text)
+
+
+def _scalar(text: str) -> bool | int | float:
+    text = text.strip()
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise Refused(f"--param: `{text}` is no number, true, false or list of them")
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """``["w=512", "s=0"]`` as a dict of texts."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise Refused(f"{option} is written NAME=VALUE, not `{item}`")
+        if name.strip() in found:
+            raise Refused(f"{option}: `{name.strip()}` is given twice")
+        found[name.strip()] = value
+    return found
+
+
+def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
+    """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error."""
+    from attnc.dsl.check import check
+    from attnc.dsl.frontend import compile_text
+    from attnc.dsl.parse import parse
+
+    source = inputs.source(options.file)
+    warnings = denied(check(parse(source)).warnings, options)
+    if faulty(warnings):
+        raise SpecError(source, warnings)
+    if warnings:
+        report([(source, warnings)], options, sys.stderr)
+    params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
+    return compile_text(source, params, options.name)
+
+
+def compile(options: argparse.Namespace, inputs: Inputs) -> int:
+    text = _stage(options, inputs)
+    if options.output in (None, STANDARD_INPUT):
+        sys.stdout.write(text)
+    else:
+        write(options.output, text.encode())
+    return CLEAN
+
+
+def _stage(options: argparse.Namespace, inputs: Inputs) -> str:
+    """The text of the stage that ``--emit`` names."""
+    if options.emit == "ast":
+        from attnc.dsl.parse import parse
+        from attnc.dsl.print_ast import print_ast
+
+        if options.param or options.name:
+            raise Refused("--emit ast prints the file as written: --param and --name have no part in it")
+        return print_ast(parse(inputs.source(options.file)))
+    construct = _construct(options, inputs)
+    if options.emit == "ir":
+        from attnc.dsl.print_ir import print_ir
+
+        return print_ir(construct)
+    from attnc.codegen import pipeline
+
+    stage = pipeline.plan_text if options.emit == "plan" else pipeline.compile
+    return stage(construct, target=options.target)
+
+
+def plan(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc.codegen import pipeline
+
+    sys.stdout.write(pipeline.plan_text(_construct(options, inputs), target=options.target))
+    return CLEAN
+
+
+def show(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc.dsl.ir import Attention
+    from attnc.show import live, png, svg, terminal
+
+    construct = _construct(options, inputs)
+    if not isinstance(construct, Attention):
+        raise Refused(f"`{construct.name}` is a recurrence: it has no mask")
+    values = {name: _json(value) for name, value in _pairs(options.input, "--input").items()}
+    _mask_inputs(construct, values)
+    try:
+        import torch
+
+        from attnc.runtime.reference import mask
+    except ModuleNotFoundError as error:
+        raise Refused(f"show evaluates the mask with {error.name}: pip install 'attnc[torch]'") from error
+    given = replace(construct, inputs=tuple(item for item in construct.inputs if item.name in values))
+    tensors = {name: torch.tensor(value) for name, value in values.items()}
+    keys = options.m if options.m is not None else options.n
+    pairs = mask(given, N=options.n, M=keys, B=1, H=options.heads, inputs=tensors)
+    heads: list[list[list[bool]]] = pairs[0].tolist()
+    for head, rows in enumerate(heads):
+        which = f", head {head}" if len(heads) > 1 else ""
+        size = f"N = {len(rows)}, M = {len(rows[0])}"
+        title = f"{construct.name}{which}: {size}, {100 * live(rows) / (len(rows) * len(rows[0])):.1f}% live"
+        if options.png is not None:
+            write(_numbered(options.png, head, len(heads)), png(rows))
+        if options.svg is not None:
+            write(_numbered(options.svg, head, len(heads)), svg(rows, title=title).encode())
+        if options.png is None and options.svg is None:
+            print(title, terminal(rows, columns=shutil.get_terminal_size().columns), sep="\n")
+    return CLEAN
+
+
+def _mask_inputs(construct: Attention, values: Mapping[str, object]) -> None:
+    """The mask's inputs are given, and nothing that is no input."""
+    from attnc.dsl.ir import Listed, Load, postorder
+
+    declared = {item.name for item in construct.inputs}
+    for name in values:
+        if name not in declared:
+            raise Refused(f"--input: `{construct.name}` has no input `{name}`")
+    for node in postorder(*(branch.mask for branch in construct.branches)):
+        if isinstance(node, Load | Listed) and node.tensor not in values:
+            if node.tensor not in declared:
+                raise Refused(f"the mask of `{construct.name}` depends on its vectors: there is no one picture of it")
+            raise Refused(f"the mask reads the input `{node.tensor}`: give --input '{node.tensor}=[...]'")
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Refused(f"--input: `{text}` is no JSON number or array: {error}") from error
+
+
+def _numbered(path: str, head: int, heads: int) -> str:
+    """``mask.png`` for one head; ``mask.0.png``, ``mask.1.png`` for several."""
+    stem, extension = os.path.splitext(path)
+    return path if heads == 1 else f"{stem}.{head}{extension}"
+
+
+# --- explain, env, clean, version -------------------------------------------------------------
+
+
+def explain(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc.dsl.codes import CODES
+
+    if options.code is None:
+        sys.stdout.writelines(f"{code.code}  {code.title}\n" for code in CODES.values())
+        return CLEAN
+    code = CODES.get(options.code.upper())
+    if code is None:
+        near = difflib.get_close_matches(options.code.upper(), CODES, n=1)
+        raise Refused(f"no code `{options.code}`" + (f"; is it {near[0]}?" if near else ""))
+    print(f"{code.code}: {code.title}\n\n{code.explanation.strip()}\n")
+    for word, example in (("Wrong", code.bad), ("Right", code.good)):
+        print(f"{word}:\n\n```attn\n{example.strip()}\n```\n")
+    return CLEAN
+
+
+def env(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc.runtime.cache import env
+
+    facts = {"attnc": metadata.version("attnc"), "python": platform.python_version(), **env()}
+    width = max(map(len, facts))
+    sys.stdout.writelines(f"{name:{width}}  {value}\n" for name, value in facts.items())
+    return CLEAN
+
+
+def clean(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc.runtime.cache import clean
+
+    print(f"removed {count(clean(), 'file')}")
+    return CLEAN
+
+
+def version(options: argparse.Namespace, inputs: Inputs) -> int:
+    print(f"attnc {metadata.version('attnc')}")
+    return CLEAN

@@ -1,0 +1,76 @@
+"""What the commands share: exit statuses, the files at hand, how faults are printed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TextIO
+
+from attnc.dsl.diagnostics import Diagnostic, Severity
+from attnc.files import read
+
+if TYPE_CHECKING:
+    from attnc.dsl.source import Source
+
+CLEAN, FAULTS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 101, 130
+
+
+class Refused(Exception):
+    """A command that cannot be carried out as it was given."""
+
+
+@dataclass(kw_only=True)
+class Inputs:
+    """Reads specs, and remembers the last: if attnc itself fails, that is what it failed on."""
+
+    path: str = ""
+    content: bytes = field(default=b"", repr=False)
+
+    def source(self, path: str) -> Source:
+        from attnc.dsl.parse import read_source
+
+        self.path, self.content = path, read(path)
+        return read_source(self.content, name=path)
+
+
+def io_fault(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+
+
+Report = tuple["Source", tuple[Diagnostic, ...]]
+
+
+def report(reports: Sequence[Report], options: argparse.Namespace, stream: TextIO) -> None:
+    """Print diagnostics in the format asked for; json is one array whatever the number of files."""
+    from attnc.dsl.render import render
+
+    texts = [render(source, found, style=options.format, color=_colored(options, stream)) for source, found in reports]
+    if options.format == "json":
+        json.dump([item for text in texts for item in json.loads(text)], stream, indent=2)
+        stream.write("\n")
+    else:
+        stream.writelines(text.rstrip("\n") + "\n" for text in texts if text)
+
+
+def _colored(options: argparse.Namespace, stream: TextIO) -> bool:
+    if options.color == "auto":
+        return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return bool(options.color == "always")
+
+
+def denied(found: Iterable[Diagnostic], options: argparse.Namespace) -> tuple[Diagnostic, ...]:
+    """Under ``--deny warnings`` a warning is a fault."""
+    if options.deny is None:
+        return tuple(found)
+    return tuple(replace(item, severity=Severity.ERROR) for item in found)
+
+
+def faulty(found: Iterable[Diagnostic]) -> bool:
+    return any(item.severity is Severity.ERROR for item in found)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
