@@ -6,7 +6,6 @@ import re
 import unicodedata
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 from lark import Lark
 
@@ -48,13 +47,10 @@ _MEANT = {
 }
 
 
-def read_source(origin: Path | bytes, *, name: str | None = None) -> Source:
-    """A file's or a byte string's text: a byte order mark is dropped, line ends become ``\\n``. Bytes that are not
-    UTF-8 are kept as lone surrogates, for ``parse`` to fault at their place. OSError is the caller's."""
-    data = origin if isinstance(origin, bytes) else origin.read_bytes()
-    text = data.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    if name is None:
-        name = "<text>" if isinstance(origin, bytes) else str(origin)
+def read_source(name: str, content: bytes) -> Source:
+    """A file's text: a byte order mark is dropped, line ends become ``\\n``. Bytes that are not UTF-8 are kept as
+    lone surrogates, for ``parse`` to fault at their place."""
+    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
     return Source(name=name, text=text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
@@ -111,11 +107,11 @@ def _foreign(match: re.Match[str]) -> Diagnostic:
     char = match.group()[0]
     if char.isalnum():
         what, help = f"the letter `{char}` cannot be part of a name", "names are written with a-z, A-Z, 0-9 and `_`"
-    elif char.isprintable():
+    elif char.isprintable() and not unicodedata.combining(char):
         what, help = f"the character `{char}` is not part of the language", _MEANT.get(char, ("", ""))[1]
     else:
         known = unicodedata.name(char, "a control character").lower()
-        what, help = f"the character U+{ord(char):04X} ({known}) is not part of the language", ""
+        what = f"the character U+{ord(char):04X} ({known}) is not part of the language"
         help = "write a plain space" if char.isspace() else ""
     return Diagnostic(
         code="A002", message=what, span=Span(start=match.start(), end=match.end()), label="not expected here", help=help
