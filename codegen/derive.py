@@ -25,9 +25,9 @@ def derive(root: Expr, wrt: Sequence[Expr], seed: Expr) -> dict[Expr, Expr]:
     order = postorder(root)
     active: set[Expr] = set()
     for node in order:
-        if node in targets or (isinstance(node, Apply) and any(arg in active for arg in node.args)):
-            if node.kind is Kind.FLOAT:
-                active.add(node)
+        reached = node in targets or (isinstance(node, Apply) and any(arg in active for arg in node.args))
+        if reached and node.kind is Kind.FLOAT:
+            active.add(node)
     flows: dict[Expr, list[Expr]] = {root: [seed]}
     totals: dict[Expr, Expr] = {}
     for node in reversed(order):

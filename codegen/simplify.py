@@ -315,16 +315,14 @@ def extreme(fn: Fn, x: Expr, y: Expr) -> Expr:
     difference = affine(x).minus(affine(y))
     if not difference.terms:
         return x if (difference.const <= 0) is (fn is Fn.MIN) else y
+    for outer, other in ((x, y), (y, x)):
+        if isinstance(outer, Apply) and outer.fn is fn and other in outer.args:
+            return outer
     match x, y:
         case Apply(fn=inner, args=(z, Const(value=old))), Const(value=new) if inner is fn:
             return apply(fn, z, min(old, new) if fn is Fn.MIN else max(old, new))
         case Const(), _:
             return extreme(fn, y, x)
-        case (Apply(fn=inner, args=(a, b)), other) | (other, Apply(fn=inner, args=(a, b))) if inner is fn and other in (
-            a,
-            b,
-        ):
-            return x if isinstance(x, Apply) and x.fn is fn else y
         case _:
             first, second = (x, y) if difference.terms[0][1] > 0 or isinstance(y, Const) else (y, x)
             return apply(fn, first, second)
