@@ -26,6 +26,7 @@ from attnc.dsl.ir import (
     Size,
     Symbol,
     Table,
+    children,
     postorder,
     substitute,
 )
