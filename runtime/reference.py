@@ -27,6 +27,8 @@ from attnc.dsl.ir import (
     Expr,
     Fn,
     Kind,
+    Listed,
+    Load,
     MatMul,
     Side,
     Size,
@@ -84,7 +86,10 @@ def mask(
     kv_offset: int = 0,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Which pairs are live in some branch: bool [B or 1, H or 1, N, keys], 1 where the mask does not vary."""
+    """Which pairs are live in some branch: bool [B or 1, H or 1, N, keys], 1 where the mask does not vary.
+
+    Only the inputs that masks read are needed."""
+    _check_mask_inputs(construct, inputs)
     sizes = _input_sizes(construct, inputs) | {"B": B, "H": H, "N": N, "M": M}
     device = device or next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
     scope = _scope(construct, inputs, sizes, q_offset, kv_offset, torch.float32, device or torch.device("cpu"), False)
@@ -94,6 +99,21 @@ def mask(
         live = found if live is None else live | found
     assert live is not None, "an attention has a branch"
     return live
+
+
+def _check_mask_inputs(construct: Attention, inputs: Mapping[str, Tensor | int | float | bool]) -> None:
+    declared = {item.name for item in construct.inputs}
+    for name in inputs:
+        if name not in declared:
+            raise TypeError(
+                f"{construct.name} has no input {name}; its inputs: {', '.join(sorted(declared)) or 'none'}"
+            )
+    for node in postorder(*(branch.mask for branch in construct.branches)):
+        if isinstance(node, Load | Listed):
+            if node.tensor not in declared:
+                raise ValueError(f"the mask of {construct.name} depends on the vectors: it has no picture without them")
+            if node.tensor not in inputs:
+                raise TypeError(f"the mask of {construct.name} reads the input {node.tensor}: give it by keyword")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +155,9 @@ def _input_sizes(construct: Attention, inputs: Mapping[str, Tensor | int | float
     """The sizes that inputs' axes name. An axis B or H may be spread from 1, so those come from the vectors."""
     sizes: dict[str, int] = {}
     for declared in construct.inputs:
-        value = inputs[declared.name]
+        value = inputs.get(declared.name)
+        if value is None:
+            continue
         for number, axis in enumerate(declared.axes):
             if isinstance(axis, Size) and axis.name not in ("B", "H"):
                 assert isinstance(value, Tensor), f"{declared.name} has axes"
@@ -187,6 +209,8 @@ def _scope(
     bound: dict[str, Tensor] = {}
     spreading: set[tuple[str, int]] = set()
     for declared in construct.inputs:
+        if declared.name not in inputs:
+            continue
         bound[declared.name] = torch.as_tensor(inputs[declared.name], device=device).to(kinds[declared.kind])
         for number, axis in enumerate(declared.axes):
             if isinstance(axis, Size) and axis.name in ("B", "H"):

@@ -1,0 +1,71 @@
+"""From a spec to its generated module, loaded: compiled once, shared by every op of an equal spec."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.abc import ExecutionLoader
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_loader
+from threading import Lock
+from types import ModuleType
+
+from attnc.dsl.source import Source
+from attnc.runtime.cache import Entry, fetch, key
+
+_LOADING = Lock()  # guards sys.modules between the look and the entry
+
+
+def load_module(source: Source, name: str | None, params: Mapping[str, object], target: str) -> tuple[str, ModuleType]:
+    """The construct's name and its module, registered in sys.modules under a name made from its key. Equal specs
+    share one module. Raises SpecError for a spec with faults."""
+    entry_key = key(source, name, sorted(params.items()), target)
+    module_name = f"attnc_generated_{entry_key}"
+    with _LOADING:
+        module = sys.modules.get(module_name)
+        if module is None:
+            entry = fetch(entry_key, lambda: _compile(source, name, params, target))
+            spec = spec_from_loader(module_name, GeneratedLoader(entry))
+            assert spec is not None, "a loader was given"
+            module = _execute(spec)
+    loader = module.__loader__
+    assert isinstance(loader, GeneratedLoader), "only this function makes modules of this name"
+    return loader.entry.name, module
+
+
+def _compile(source: Source, name: str | None, params: Mapping[str, object], target: str) -> tuple[str, str]:
+    from attnc.codegen import pipeline  # the compiler is imported where it has to work: not on a warm cache
+    from attnc.dsl.frontend import compile_text
+
+    construct = compile_text(source, params, name)
+    return construct.name, pipeline.compile(construct, target=target)
+
+
+def _execute(spec: ModuleSpec) -> ModuleType:
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        assert spec.loader is not None, "made with a loader"
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+class GeneratedLoader(ExecutionLoader):
+    """Runs the text that was verified, not what the file may hold by now. No bytecode is kept beside an entry: it
+    would be one more thing to damage."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+    def get_filename(self, fullname: str) -> str:
+        # Without a file the name is no path, and linecache asks get_source; in <> it would not.
+        return str(self.entry.path) if self.entry.path is not None else f"{fullname}.py"
+
+    def get_source(self, fullname: str) -> str:
+        return self.entry.text
+
+    def is_package(self, fullname: str) -> bool:
+        return False

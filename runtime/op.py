@@ -1,0 +1,141 @@
+"""A compiled spec, called like a function: ``op = attnc.load("longformer.attn", w=512); out = op(q, k, v)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnc.dsl.ir import Attention
+from attnc.dsl.source import Source
+from attnc.runtime.load import load_module
+
+
+def load(path: str | Path, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
+    """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword."""
+    # Bytes that are no UTF-8 become lone surrogates, which the parser faults at their place.
+    text = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    return Op(Source(name=str(path), text=text), name=name, params=params, target=target)
+
+
+def loads(text: str, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
+    """The op of a spec given as text."""
+    return Op(Source(name="<text>", text=text), name=name, params=params, target=target)
+
+
+class Op:
+    """A spec with its params, compiled. Immutable: copies share it, a pickle holds the spec's text."""
+
+    def __init__(self, source: Source, *, name: str | None, params: Mapping[str, object], target: str) -> None:
+        self._source = source
+        self._asked = name
+        self._target = target
+        self.params: Mapping[str, object] = MappingProxyType(
+            {key: tuple(value) if isinstance(value, list) else value for key, value in sorted(params.items())}
+        )
+        self.name, self._module = load_module(source, name, self.params, target)
+        self._function: Callable[..., Any] = getattr(self._module, self.name)
+
+    def __call__(
+        self,
+        *vectors: Tensor,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        backend: str = "auto",
+        **inputs: Tensor | int | float | bool,
+    ) -> Any:
+        """The result: a tensor [B, H, N, E], or a named tuple of ``out`` and what the spec emits. ``backend``:
+        auto, triton, interpret, eager, reference; a backend asked for by name works or raises."""
+        if backend == "reference":
+            return self.reference(*vectors, q_offset=q_offset, kv_offset=kv_offset, **inputs)
+        return self._function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **inputs)
+
+    def reference(
+        self,
+        *vectors: Tensor,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        dtype: torch.dtype | None = None,
+        check: bool = False,
+        **inputs: Tensor | int | float | bool,
+    ) -> Any:
+        """The dense definition, differentiable. ``dtype=torch.float64`` computes and returns in float64;
+        ``check`` raises IndexError where a live pair reads outside an input."""
+        from attnc.runtime.reference import reference
+
+        bound = self._module.bind(vectors, inputs, q_offset, kv_offset)
+        return reference(
+            self.construct,
+            bound.vectors,
+            bound.inputs,
+            q_offset=bound.q_offset,
+            kv_offset=bound.kv_offset,
+            dtype=dtype,
+            check=check,
+        )
+
+    def mask(
+        self,
+        N: int,
+        M: int | None = None,
+        B: int = 1,
+        H: int = 1,
+        *,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        **inputs: Tensor | int | float | bool,
+    ) -> Tensor:
+        """Which pairs are live: bool [B or 1, H or 1, N, M]; in some branch, where there are several."""
+        from attnc.runtime.reference import mask
+
+        return mask(self.construct, N, N if M is None else M, B, H, inputs, q_offset, kv_offset)
+
+    def plan(self) -> str:
+        """What was chosen (tiles, strategy) and why, as text."""
+        from attnc.codegen import pipeline
+
+        return pipeline.plan_text(self.construct, target=self._target)
+
+    def source(self) -> str:
+        """The text of the generated module."""
+        return self._module.__loader__.get_source(self._module.__name__)
+
+    @cached_property
+    def construct(self) -> Attention:
+        """The typed IR, params bound."""
+        from attnc.dsl.frontend import compile_text
+
+        construct = compile_text(self._source, self.params, self.name)
+        assert isinstance(construct, Attention), "the compiler refused it otherwise"
+        return construct
+
+    def __repr__(self) -> str:
+        params = "".join(f", {key}={value!r}" for key, value in self.params.items())
+        return f"<attnc op {self.name}{params}>"
+
+    def __str__(self) -> str:
+        return self._source.text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Op) and self._module is other._module
+
+    def __hash__(self) -> int:
+        return hash(self._module.__name__)
+
+    def __copy__(self) -> Op:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Op:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Op], tuple[object, ...]]:
+        return _restore, (self._source, self._asked, dict(self.params), self._target)
+
+
+def _restore(source: Source, name: str | None, params: Mapping[str, object], target: str) -> Op:
+    return Op(source, name=name, params=params, target=target)

@@ -1,0 +1,49 @@
+"""How far a result may lie from the reference: derived from dtypes and length, here and nowhere else.
+
+With u(d) the unit roundoff of d (half the distance of 1 to the next number), a result stored in ``dtype`` from sums
+of ``length`` terms accumulated in ``accumulated`` may differ by
+
+    u(dtype) * 4 * (|expected| + scale)  +  u(accumulated) * 4 * (sqrt(length) + 8) * scale
+
+where scale is the largest |expected| of the tensor. The first term: inputs, weights and cotangents of weights are
+rounded to ``dtype`` before matrix products, each by u relative, and the result once more; their errors are
+independent, so a weighted mean of them does not grow with length. The second: n roundings of a running sum grow as
+sqrt(n) (Higham and Mary, 2019), and elementary functions add a few more.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2
+
+
+def tolerance(expected: Tensor, *, dtype: torch.dtype, length: int) -> Tensor:
+    """The bound for each element of ``expected`` (float64, or float32 where ``dtype`` is half)."""
+    accumulated = torch.float64 if dtype is torch.float64 else torch.float32
+    magnitude = expected.detach().double().abs()
+    finite = magnitude[magnitude.isfinite()]
+    scale = float(finite.max()) if finite.numel() else 0.0
+    stored = 4 * unit_roundoff(dtype) * (magnitude + scale)
+    return stored + 4 * unit_roundoff(accumulated) * (sqrt(length) + 8) * scale
+
+
+def assert_close(actual: Tensor, expected: Tensor, *, dtype: torch.dtype, length: int, what: str = "result") -> None:
+    """``actual``, computed in ``dtype`` over ``length`` terms, is ``expected`` within the tolerance; inf and NaN in
+    the same places."""
+    assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    a, e = actual.detach().double(), expected.detach().double()
+    same = (a == e) | (a.isnan() & e.isnan())
+    bad = ~same & ~((a - e).abs() <= tolerance(expected, dtype=dtype, length=length))
+    if bad.any():
+        at = tuple(bad.nonzero()[0].tolist())
+        worst = float((a - e)[bad].abs().nan_to_num(torch.inf).max())
+        raise AssertionError(
+            f"{what}: {int(bad.sum())} of {a.numel()} elements differ by up to {worst:.3g}; first at {at}: "
+            f"{a[at]:.9g}, expected {e[at]:.9g}"
+        )
