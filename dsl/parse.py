@@ -59,7 +59,7 @@ def parse(source: Source, *, library: bool = False) -> syntax.File:
     if fault := _unreadable(source.text):
         raise SpecError(source, (fault,))
     comments = _comments(source.text)
-    text = _COMMENT.sub(lambda comment: " " * len(comment.group()), source.text)
+    text = without_comments(source.text)
     faults = [_foreign(match) for match in _FOREIGN.finditer(text)]
     parsed, more = parse_tokens(_parser(), _FOREIGN.sub(_stand_in, text), [fault.span.start for fault in faults])
     faults += more
@@ -70,6 +70,11 @@ def parse(source: Source, *, library: bool = False) -> syntax.File:
     if faults or parsed is None:
         raise SpecError(source, tuple(sorted(faults, key=lambda fault: fault.span.start)[:MOST_FAULTS]))
     return parsed.file(source, comments)
+
+
+def without_comments(text: str) -> str:
+    """The text with every comment blanked, so that places stay."""
+    return _COMMENT.sub(lambda comment: " " * len(comment.group()), text)
 
 
 def _unreadable(text: str) -> Diagnostic | None:
