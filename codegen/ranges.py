@@ -191,7 +191,18 @@ def _provably_natural(form: Affine, facts: Facts, depth: int) -> bool:
                 owed -= paid
                 gains[other] -= paid
         total -= owed * int_range(atom, facts.ranges)[1]
-    return total + sum(factor * int_range(atom, facts.ranges)[0] for atom, factor in gains.items()) >= 0
+    total += sum(factor * int_range(atom, facts.ranges)[0] for atom, factor in gains.items())
+    return total >= 0 or any(_provably_natural(case, facts, depth - 1) for case in _without_floors(form))
+
+
+def _without_floors(form: Affine) -> Iterable[Affine]:
+    """Smaller affine forms, each with one ``n * (x // n)`` replaced by ``x - n + 1``, or ``-n * (x // n)`` by ``-x``."""
+    for atom, factor in form.terms:
+        match atom:
+            case Apply(fn=Fn.FLOORDIV, args=(x, Const(value=value))) if value > 0 and factor % value == 0:
+                times = factor // int(value)
+                rest = form.minus(Affine(terms=((atom, factor),), const=0))
+                yield collect(((rest, 1), (affine(x), times))).shifted(-max(times, 0) * (int(value) - 1))
 
 
 def _ordered(x: Expr, y: Expr, facts: Facts, depth: int) -> bool:
