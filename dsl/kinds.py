@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attnc.dsl.constant import constant
 from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind
 from attnc.dsl.report import Report
 from attnc.dsl.sizes import shape_text
@@ -153,9 +152,6 @@ def _common(args: tuple[Expr, ...]) -> tuple[Expr, ...]:
 
 
 def _integer_power(args: tuple[Expr, ...]) -> bool:
-    """``n ** 2``: an int to a constant that is not negative stays an int."""
+    """``n ** 2``: an int to a literal that is not negative stays an int."""
     base, exponent = args
-    if base.kind is not Kind.INT or exponent.kind is not Kind.INT:
-        return False
-    value = constant(exponent)
-    return value is not None and value >= 0
+    return base.kind is exponent.kind is Kind.INT and isinstance(exponent, Const) and exponent.value >= 0

@@ -1,0 +1,340 @@
+"""Declarations: params, inputs, vectors, sizes, lets. Makes the names of a construct and their types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from attnc.dsl import ir, syntax
+from attnc.dsl.calls import KINDS, size_like
+from attnc.dsl.conditions import condition_params
+from attnc.dsl.constant import constant
+from attnc.dsl.elaborate import Elaborator
+from attnc.dsl.names import Derived, Let, Misplaced, PerHead, Scope, Value, complain_if_taken
+from attnc.dsl.report import Report, near
+from attnc.dsl.sizes import DIM, VALUE_DIM, canonical
+from attnc.dsl.source import Span
+
+Role = Literal["query", "key", "value"]
+
+INPUT_KINDS = {
+    "f32": ir.Kind.FLOAT, "f16": ir.Kind.FLOAT, "bf16": ir.Kind.FLOAT, "f64": ir.Kind.FLOAT,
+    "i32": ir.Kind.INT, "i64": ir.Kind.INT, "bool": ir.Kind.BOOL,
+}  # fmt: skip
+DEFAULT_VECTORS: dict[Role, tuple[str, ir.Expr]] = {"query": ("q", DIM), "key": ("k", DIM), "value": ("v", VALUE_DIM)}
+
+
+@dataclass(kw_only=True)
+class Declarations:
+    """What a construct declares, names first, types once all names are known."""
+
+    clauses: tuple[syntax.Clause, ...]
+    scope: Scope
+    report: Report
+    elaborator: Elaborator
+    params: list[ir.ParamDecl] = field(default_factory=list)
+    inputs: list[ir.InputDecl] = field(default_factory=list)
+    vectors: list[ir.VectorDecl] = field(default_factory=list)
+    sizes: dict[str, syntax.Ref] = field(default_factory=dict)
+
+    def names(self) -> None:
+        """Every name of the construct, so that a let may be used before it is written."""
+        declared = {item.name.text for role in DEFAULT_VECTORS for item in self._plain(role)}
+        for role, (name, dim) in DEFAULT_VECTORS.items():
+            if not self._plain(role) and name not in declared:
+                self.scope.names[name] = Value(what=f"default {role}", expr=_vector(name, role, dim))
+        for clause in self.clauses:
+            match clause:
+                case syntax.ParamClause():
+                    self._param(clause)
+                case syntax.InputClause(name=name):
+                    self.scope.declare(name, Value(what="input", expr=None, span=name.span), self.report)
+                case syntax.VectorClause(role=role, items=items):
+                    for item in items:
+                        self._vector_name(role, item)
+                case syntax.LetClause():
+                    declare_let(clause, self.scope, self.report)
+                case syntax.BranchClause(name=name):
+                    entity = Misplaced(what="branch", place="in `output`", span=name.span)
+                    self.scope.declare(name, entity, self.report)
+                case syntax.StateClause(name=name):
+                    self.scope.declare(name, Value(what="state", expr=None, span=name.span), self.report)
+        self._sizes()
+
+    def types(self) -> None:
+        """Shapes of inputs and vectors, conditions of params, parameters of functions."""
+        for role, (name, dim) in DEFAULT_VECTORS.items():
+            plain = self._plain(role)
+            for item in plain:
+                self._vector(role, item, dim)
+            if not plain:
+                span = next(iter(self.clauses)).span if self.clauses else Span(start=0, end=0)
+                self.vectors.append(ir.VectorDecl(name=name, role=role, dim=dim, span=span))
+        for clause in self.clauses:
+            match clause:
+                case syntax.InputClause():
+                    self._input(clause)
+                case syntax.StateClause(name=name, axes=axes):
+                    self._state(name, axes)
+        for clause in self.clauses:
+            match clause:
+                case syntax.ParamClause():
+                    self._condition(clause)
+                case syntax.LetClause():
+                    check_parameters(clause, self.scope, self.report)
+        self._determined()
+
+    def size(self, node: syntax.Expr) -> ir.Expr | None:
+        """A size expression in canonical form; a fault if it is none."""
+        expr = self.elaborator.value(node, self.scope)
+        if expr is None:
+            return None
+        if expr.kind is not ir.Kind.INT or expr.dims:
+            return self.report.fault("A210", "a size is an int", node.span, label=f"this is {expr.kind}")
+        if not size_like(expr, self.report):
+            return None
+        size = canonical(expr)
+        if isinstance(size, ir.Const) and size.value < 1:
+            return self.report.fault("A210", "a size is at least 1", node.span)
+        return size
+
+    def _plain(self, role: Role) -> list[syntax.VectorItem]:
+        return [
+            item
+            for clause in self.clauses
+            if isinstance(clause, syntax.VectorClause) and clause.role == role
+            for item in clause.items
+            if item.value is None
+        ]
+
+    def _param(self, clause: syntax.ParamClause) -> None:
+        name, declared = clause.name, clause.type
+        kind = KINDS.get(declared.element.text)
+        if kind is None:
+            self.report.fault(
+                "A209", f"a param is no `{declared.element.text}`", declared.element.span,
+                help=near(declared.element.text, KINDS) or "write `int`, `float` or `bool`",
+            )  # fmt: skip
+            self.scope.declare(name, Value(what="param", expr=None, span=name.span), self.report)
+            return
+        per_head = declared.axes is not None
+        if declared.axes is not None and not (
+            len(declared.axes) == 1 and isinstance(axis := declared.axes[0], syntax.Ref) and axis.name == "H"
+        ):
+            self.report.fault("A305", "a param is one value, or one a head", declared.span, help="write `int[H]`")
+        if declared.nograd:
+            self.report.fault("A403", "`nograd` follows an input's type", declared.span, help="a param has no gradient")
+        if per_head:
+            self.scope.declare(name, PerHead(name=name.text, kind=kind, span=name.span), self.report)
+        else:
+            param = ir.ParamRef(kind=kind, name=name.text, span=name.span)
+            self.scope.declare(name, Value(what="param", expr=param, span=name.span), self.report)
+        default = self._default(clause, kind, per_head) if clause.default is not None else None
+        self.params.append(
+            ir.ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span)
+        )
+
+    def _default(
+        self, clause: syntax.ParamClause, kind: ir.Kind, per_head: bool
+    ) -> bool | int | float | tuple[bool | int | float, ...] | None:
+        node = clause.default
+        assert node is not None
+        if isinstance(node, syntax.ListLiteral) is not per_head:
+            message = "a param with one entry a head takes a list" if per_head else "this param is one value, not a list"
+            return self.report.fault("A305", message, node.span, help="write `param w: int[H] = [1, 2, 4]`")
+        if isinstance(node, syntax.ListLiteral):
+            values = [self._constant(item, kind) for item in node.items]
+            return None if not values or None in values else tuple(value for value in values if value is not None)
+        return self._constant(node, kind)
+
+    def _constant(self, node: syntax.Expr, kind: ir.Kind) -> bool | int | float | None:
+        expr = self.elaborator.value(node, self.scope)
+        if expr is None:
+            return None
+        value = constant(expr)
+        if value is None:
+            return self.report.fault("A208", "a default is a constant", node.span, label="has no value of its own")
+        try:
+            return param_value(value, kind)
+        except ValueError as error:
+            return self.report.fault("A301", f"the default {error}", node.span)
+
+    def _vector_name(self, role: Role, item: syntax.VectorItem) -> None:
+        if item.value is not None:
+            side = ir.Side.QUERY if role == "query" else ir.Side.KEY
+            entity = Derived(what=role, item=item, side=side, scope=self.scope, span=item.name.span)
+            self.scope.declare(item.name, entity, self.report)
+        else:
+            self.scope.declare(item.name, Value(what=role, expr=None, span=item.name.span), self.report)
+
+    def _sizes(self) -> None:
+        """Names in shapes that mean nothing else are new sizes."""
+        for clause in self.clauses:
+            match clause:
+                case syntax.InputClause(type=syntax.Type(axes=axes)):
+                    shapes = axes or ()
+                case syntax.VectorClause(items=items):
+                    shapes = tuple(item.dim for item in items if item.dim is not None)
+                case syntax.StateClause(axes=axes):
+                    shapes = axes
+                case _:
+                    continue
+            for axis in shapes:
+                for ref in references(axis):
+                    if self.scope.find(ref.name) is None:
+                        size = ir.Size(kind=ir.Kind.INT, name=ref.name, span=ref.span)
+                        self.scope.names[ref.name] = Value(what="size", expr=size, span=ref.span)
+                        self.sizes[ref.name] = ref
+
+    def _determined(self) -> None:
+        """A new size must be an axis by itself somewhere: a call could not tell it otherwise."""
+        alone = {axis for decl in self.inputs for axis in decl.axes} | {decl.dim for decl in self.vectors}
+        for name, ref in self.sizes.items():
+            if ir.Size(kind=ir.Kind.INT, name=name) not in alone and not self.report.failed():
+                self.report.fault(
+                    "A211", f"no shape tells what `{name}` is", ref.span, help=f"some axis must be `{name}` alone"
+                )
+
+    def _vector(self, role: Role, item: syntax.VectorItem, default: ir.Expr) -> None:
+        dim = self.size(item.dim) if item.dim is not None else default
+        name = item.name
+        entity = self.scope.names.get(name.text)
+        if dim is None or entity is None or entity.span != name.span:
+            return
+        self.vectors.append(ir.VectorDecl(name=name.text, role=role, dim=dim, span=name.span))
+        self.scope.names[name.text] = Value(what=role, expr=_vector(name.text, role, dim), span=name.span)
+
+    def _input(self, clause: syntax.InputClause) -> None:
+        name, declared = clause.name, clause.type
+        kind = INPUT_KINDS.get(declared.element.text)
+        if kind is None:
+            help = near(declared.element.text, INPUT_KINDS) or f"write one of {', '.join(INPUT_KINDS)}"
+            self.report.fault("A209", f"no tensor is `{declared.element.text}`", declared.element.span, help=help)
+        axes = [self.size(axis) for axis in declared.axes or ()]
+        entity = self.scope.names.get(name.text)
+        if kind is None or None in axes or entity is None or entity.span != name.span:
+            return
+        shape = tuple(axis for axis in axes if axis is not None)
+        self.inputs.append(
+            ir.InputDecl(
+                name=name.text, dtype=declared.element.text, kind=kind, axes=shape,
+                differentiable=kind is ir.Kind.FLOAT and not declared.nograd, span=name.span,
+            )  # fmt: skip
+        )
+        load = ir.Load(kind=kind, tensor=name.text, index=(), dims=shape, span=name.span)
+        self.scope.names[name.text] = Value(what="input", expr=load, span=name.span)
+
+    def _state(self, name: syntax.Name, axes: tuple[syntax.Expr, ...]) -> None:
+        dims = [self.size(axis) for axis in axes]
+        entity = self.scope.names.get(name.text)
+        if None in dims or entity is None or entity.span != name.span:
+            return
+        if len(dims) != 2:
+            self.report.fault("A202", "a state is a matrix", name.span, help="write `state S[D, E]`")
+            return
+        shape = tuple(dim for dim in dims if dim is not None)
+        state = ir.Symbol(kind=ir.Kind.FLOAT, dims=shape, name=name.text, span=name.span)
+        self.scope.names[name.text] = Value(what="state", expr=state, span=name.span)
+
+    def _condition(self, clause: syntax.ParamClause) -> None:
+        """``where w >= 0``: of every entry, for a param with one a head."""
+        entity = self.scope.names.get(clause.name.text)
+        if clause.where is None or entity is None or entity.span != clause.name.span:
+            return
+        value: ir.Expr | None = None
+        if isinstance(entity, PerHead):
+            head = ir.Index(kind=ir.Kind.INT, axis="h", span=clause.name.span)
+            value = ir.ParamElement(kind=entity.kind, name=entity.name, index=head, span=clause.name.span)
+        elif isinstance(entity, Value):
+            value = entity.expr
+        condition = self.elaborator.value(clause.where, self.scope, {clause.name.text: value})
+        if condition is None or value is None:
+            return
+        if not condition_params(condition):
+            self.report.fault("A303", "the condition of a param speaks of params alone", clause.where.span)
+        else:
+            self.elaborator.conditions.state(condition, clause.where.span)
+
+
+def param_value(value: object, kind: ir.Kind) -> bool | int | float:
+    """The value as a param of that kind holds it; ValueError says what is wrong, after ``the value ...``."""
+    match kind:
+        case ir.Kind.BOOL if isinstance(value, bool):
+            return value
+        case ir.Kind.INT if isinstance(value, int) and not isinstance(value, bool):
+            if not -(2**63) <= value < 2**63:
+                raise ValueError("leaves 64 bits")
+            return int(value)
+        case ir.Kind.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+                raise ValueError(f"is {value}, not a finite number")
+            try:
+                return float(value)
+            except OverflowError:
+                raise ValueError("is no finite float") from None
+    wanted = {ir.Kind.BOOL: "a bool", ir.Kind.INT: "an int", ir.Kind.FLOAT: "a float"}[kind]
+    raise ValueError(f"is {_described(value)}, not {wanted}")
+
+
+def _described(value: object) -> str:
+    text = repr(value) if isinstance(value, bool | int | float | str) else ""
+    named = f"a {type(value).__name__}"
+    return f"{text} ({named})" if text and len(text) <= 40 else named
+
+
+def declare_let(clause: syntax.LetClause, scope: Scope, report: Report) -> None:
+    scope.declare(clause.name, Let(clauses=(clause,), scope=scope, span=clause.name.span), report)
+
+
+def check_parameters(clause: syntax.LetClause, scope: Scope, report: Report) -> None:
+    """A function's parameters and a pair's arguments are names too: nothing is shadowed."""
+    seen: set[str] = set()
+    for parameter in clause.parameters or ():
+        name = parameter.name
+        if not complain_if_taken(scope, name, report) and name.text in seen:
+            report.fault("A102", f"`{name.text}` is declared twice", name.span)
+        seen.add(name.text)
+        if parameter.type is not None and parameter.type.text not in KINDS:
+            help = near(parameter.type.text, KINDS) or "write `int`, `float` or `bool`, or nothing"
+            report.fault("A209", f"a parameter is no `{parameter.type.text}`", parameter.type.span, help=help)
+    if isinstance(clause.value, syntax.Pair):
+        check_pair(clause.value, scope, seen, report)
+
+
+def check_pair(pair: syntax.Pair, scope: Scope, taken: set[str], report: Report) -> None:
+    for name, wanted, what in ((pair.weight_argument, "s", "score"), (pair.divisor_argument, "t", "sum")):
+        if name.text != wanted:
+            report.fault("A404", f"in a pair the {what} is called `{wanted}`", name.span, help=f"write `{wanted}`")
+        elif not complain_if_taken(scope, name, report) and name.text in taken:
+            report.fault("A102", f"`{name.text}` is declared twice", name.span)
+
+
+def references(node: syntax.Expr) -> Iterator[syntax.Ref]:
+    """Every name in an expression, in the order written."""
+    stack: list[syntax.Expr | None] = [node]
+    while stack:
+        match stack.pop():
+            case syntax.Ref() as ref:
+                yield ref
+            case syntax.Call(function=function, args=args):
+                stack += [*(argument.value for argument in reversed(args)), function]
+            case syntax.Subscript(value=value, index=index):
+                for part in reversed(index):
+                    stack += [part.stop, part.start] if isinstance(part, syntax.Slice) else [part]
+                stack.append(value)
+            case syntax.Attribute(value=value):
+                stack.append(value)
+            case syntax.Unary(operand=operand):
+                stack.append(operand)
+            case syntax.Binary(left=left, right=right):
+                stack += [right, left]
+            case syntax.Comparison(operands=operands):
+                stack += reversed(operands)
+            case syntax.ListLiteral(items=items):
+                stack += reversed(items)
+
+
+def _vector(name: str, role: Role, dim: ir.Expr) -> ir.Vector:
+    side = ir.Side.QUERY if role == "query" else ir.Side.KEY
+    return ir.Vector(kind=ir.Kind.FLOAT, dims=(dim,), name=name, side=side)

@@ -1,0 +1,57 @@
+"""Text -> checked and specialized IR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attnc.dsl import ir
+from attnc.dsl.check import check
+from attnc.dsl.diagnostics import SpecError
+from attnc.dsl.parse import parse
+from attnc.dsl.report import Report, near
+from attnc.dsl.source import Source, Span
+from attnc.dsl.specialize import specialize
+
+
+def compile_text(source: Source, params: Mapping[str, object], name: str | None = None) -> ir.Construct:
+    """The construct called ``name`` (the only one if None) at these params. SpecError, and nothing else, if any
+    stage finds a fault; ``compilable`` says whether code can be made of the result."""
+    return specialize(choose(source, check(parse(source)).constructs, name), params)
+
+
+def choose(source: Source, constructs: tuple[ir.Construct, ...], name: str | None) -> ir.Construct:
+    """The construct of that name; the only one without a name."""
+    report = Report(source=source)
+    known = [construct.name for construct in constructs]
+    if name is None and len(constructs) == 1:
+        return constructs[0]
+    start = constructs[0].span if constructs else Span(start=0, end=0)
+    names = ", ".join(f"`{item}`" for item in known)
+    if not constructs:
+        report.fault("A410", "the file holds no construct", start, help="write `attention NAME { ... }`")
+    elif name is None:
+        report.fault("A411", f"the file holds several constructs: {names}", start, help="choose one by its name")
+    for construct in constructs:
+        if construct.name == name:
+            return construct
+    if constructs and name is not None:
+        report.fault("A411", f"the file holds no `{name}`", start, help=near(name, known) or f"it holds {names}")
+    raise SpecError(source, report.sorted())
+
+
+def compilable(construct: ir.Construct) -> ir.Attention:
+    """The construct if code can be made of it; SpecError says what comes later."""
+    report = Report(source=construct.source)
+    match construct:
+        case ir.Recurrence():
+            report.fault("A501", "recurrences check, but do not compile yet", construct.span)
+        case ir.Attention(layout=layout):
+            if layout.kind != "contiguous":
+                span = layout.span or construct.span
+                report.fault("A502", f"`kv {layout.kind}` checks, but does not compile yet", span)
+            if layout.storage is not None:
+                span = layout.span or construct.span
+                report.fault("A503", f"`{layout.storage}` storage checks, but does not compile yet", span)
+    report.finish()
+    assert isinstance(construct, ir.Attention)
+    return construct
