@@ -24,7 +24,8 @@ from attnc.dsl.source import Span
 MOST_FAULTS = 100
 LARGEST_INT = 2**63 - 1
 
-_RESUME = {word.upper() for word in (*expect.FORMS, *expect.CONSTRUCTS)} | {"RBRACE"}
+_STARTS = {word.upper() for word in (*expect.FORMS, *expect.CONSTRUCTS)}
+_RESUME = _STARTS | {"RBRACE"}
 _MATES = {"(": ")", "[": "]", "{": "}"}
 _CLOSING = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
 
@@ -54,7 +55,7 @@ class _Loop:
     quiet: bool = False  # this clause's fault is told already
 
     def run(self) -> tuple[Parsed | None, list[Diagnostic]]:
-        at = skipped = 0
+        at = skipped = mends = 0
         result: object = None
         while at < len(self.tokens):
             token = self.tokens[at]
@@ -67,8 +68,9 @@ class _Loop:
             try:
                 result = self.machine.feed_token(token)
             except UnexpectedToken:
-                if len(self.faults) >= MOST_FAULTS:
+                if mends == MOST_FAULTS:
                     break
+                mends += 1
                 at = self._mend(at)
                 continue
             at += 1
@@ -128,15 +130,18 @@ class _Loop:
 
     def _name_fault(self, at: int, accepted: set[str]) -> None:
         token, span = self.tokens[at], token_span(self.tokens[at])
-        opened = self._open_bracket(at)
-        inner = opened is not None and opened.type != "LBRACE"
-        if opened is not None and (token.type == expect.END or (inner and token.type in _RESUME)):
+        start = next((place for place in range(at - 1, -1, -1) if self.tokens[place].type in _STARTS), 0)
+        inner = _unclosed(self.tokens[start:at], ("LPAR", "LSQB"))
+        opened = inner
+        if inner is None and token.type in ("RBRACE", expect.END):
+            opened = _unclosed(self.tokens[:at], ("LBRACE",))
+        if opened is not None and (token.type == expect.END or (inner is not None and token.type in _RESUME)):
             where = "the end of the file" if token.type == expect.END else f"`{token}`"
             self._tell(
                 "A004", f"this `{opened}` is never closed", token_span(opened),
                 label=f"still open at {where}", help=f"close it with `{_MATES[str(opened)]}`",
             )  # fmt: skip
-        elif (token.type == "RBRACE" and opened is None) or (token.type in ("RPAR", "RSQB") and not inner):
+        elif token.type in _CLOSING.values() and opened is None:
             self._tell("A004", f"this `{token}` closes nothing", span, label="no bracket is open here")
         elif token.type == "NAME" and "SCORE" in accepted and "PLUS" not in accepted:
             self._tell("A003", f"there is no clause `{token}`", span, help=f"clauses are {', '.join(expect.FORMS)}")
@@ -149,19 +154,6 @@ class _Loop:
                 label="not expected here",
                 help=expect.hint(self.tokens, at, accepted),
             )
-
-    def _open_bracket(self, at: int) -> Token | None:
-        """The innermost bracket still open before a token."""
-        opened: list[Token] = []
-        for token in self.tokens[:at]:
-            if token.type in _RESUME - {"RBRACE"}:
-                while opened and opened[-1].type != "LBRACE":  # told when that clause was left
-                    opened.pop()
-            if token.type in _CLOSING:
-                opened.append(token)
-            elif opened and token.type == _CLOSING[opened[-1].type]:
-                opened.pop()
-        return opened[-1] if opened else None
 
     def _skip(self, at: int) -> int:
         """Pop the machine to where it can shift the next clause keyword, ``}`` or construct; that token's place.
@@ -203,6 +195,17 @@ class _Loop:
     def _tell(self, code: str, message: str, span: Span, *, label: str = "", help: str = "") -> None:
         if not self.quiet:
             self.faults.append(Diagnostic(code=code, message=message, span=span, label=label, help=help))
+
+
+def _unclosed(tokens: list[Token], opening: tuple[str, ...]) -> Token | None:
+    """The last bracket of these kinds that nothing closes."""
+    opened: list[Token] = []
+    for token in tokens:
+        if token.type in opening:
+            opened.append(token)
+        elif opened and token.type == _CLOSING[opened[-1].type]:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 def _number(token: Token) -> Diagnostic | None:
