@@ -30,7 +30,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd tests/_typing && $(abspath $(BIN))/lint-imports --no-logo --config ../../pyproject.toml
+	cd tests/_typing && $(abspath $(BIN))/lint-imports --no-logo --no-cache --config ../../pyproject.toml
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
@@ -49,4 +49,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,7 +33,7 @@ class Inputs:
         from attnc.dsl.parse import read_source
 
         self.path, self.content = path, read(path)
-        return read_source(self.content, name=path)
+        return read_source(path, self.content)
 
 
 def io_fault(error: OSError) -> str:
@@ -52,7 +52,8 @@ def report(reports: Sequence[Report], options: argparse.Namespace, stream: TextI
         json.dump([item for text in texts for item in json.loads(text)], stream, indent=2)
         stream.write("\n")
     else:
-        stream.writelines(text.rstrip("\n") + "\n" for text in texts if text)
+        between = "\n\n" if options.format == "full" else "\n"
+        stream.write(between.join(text.removesuffix("\n") for text in texts) + "\n")
 
 
 def _colored(options: argparse.Namespace, stream: TextIO) -> bool:
