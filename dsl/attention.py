@@ -115,16 +115,14 @@ class _Attention:
         if scores is None or masks is None or weights is None or value is None:
             return None
         divisor = splitter.pairwise(weights.divisor)
-        if divisor is None or value not in splitter.tokens and not self._is_declared(value):
+        if divisor is None or (value not in splitter.tokens and not self._is_declared(value)):
             return None
         keys = splitter.keys(value, scores, masks)
         if keys is None:
             return None
         weights = replace(weights, divisor=divisor)
         elaborator.used.add(value)
-        return ir.Branch(
-            name=name, score=scores, mask=masks, normalization=weights, value=value, keys=keys, span=span
-        )
+        return ir.Branch(name=name, score=scores, mask=masks, normalization=weights, value=value, keys=keys, span=span)
 
     def _is_declared(self, name: str) -> bool:
         return any(vector.name == name for vector in self.declared.vectors)
@@ -162,12 +160,14 @@ class _Attention:
             return None
         assert expr.span is not None
         if expr.dims:
-            return report.fault("A204", "a mask is one truth value a pair", expr.span, help="index the input")
+            report.fault("A204", "a mask is one truth value a pair", expr.span, help="index the input")
+            return None
         for node in ir.postorder(expr):
             if isinstance(node, ir.Vector):
                 assert node.span is not None
                 help = "add `where(condition, 0, -inf)` to the score"
-                return report.fault("A105", "a mask does not read vectors", node.span, help=help)
+                report.fault("A105", "a mask does not read vectors", node.span, help=help)
+                return None
         return expr
 
     def _value(self, name: str, clauses: tuple[syntax.Clause, ...], span: Span) -> str | None:
@@ -178,9 +178,11 @@ class _Attention:
             item = own.items[0]
             entity = self.declared.scope.find(item.name.text)
             if len(own.items) > 1 or item.dim is not None or item.value is not None:
-                return report.fault("A407", "a branch chooses one value by its name", own.span)
+                report.fault("A407", "a branch chooses one value by its name", own.span)
+                return None
             if not isinstance(entity, Value | Derived) or not entity.what.endswith("value"):
-                return report.fault("A407", f"`{item.name.text}` is no value", item.span, help="declare it at the top")
+                report.fault("A407", f"`{item.name.text}` is no value", item.span, help="declare it at the top")
+                return None
             return item.name.text
         items = [c for c in self.clauses if isinstance(c, syntax.VectorClause) and c.role == "value"]
         derived = [item.name.text for c in items for item in c.items if item.value is not None]
@@ -191,7 +193,8 @@ class _Attention:
             if candidates:
                 names = ", ".join(f"`{item}`" for item in candidates)
                 help = "inside a branch, `value NAME` chooses"
-                return report.fault("A407", f"`{self._title(name)}` could sum any of {names}", span, help=help)
+                report.fault("A407", f"`{self._title(name)}` could sum any of {names}", span, help=help)
+                return None
         raise AssertionError(plain)
 
     def output(self, branches: list[ir.Branch], named: bool) -> ir.Expr | None:
@@ -203,7 +206,8 @@ class _Attention:
             if len(symbols) == 1:
                 return next(iter(symbols.values()))
             help = f"add `output {' + '.join(symbols)}`"
-            return report.fault("A401", "several branches and no output", self.construct.name.span, help=help)
+            report.fault("A401", "several branches and no output", self.construct.name.span, help=help)
+            return None
         expr = self.declared.elaborator.value(clause.value, self.declared.scope, symbols)
         if expr is None:
             return None
@@ -217,7 +221,8 @@ class _Attention:
                     continue
                 case _:
                     message = "an output combines branches with numbers, elementwise"
-            return report.fault("A105", message, node.span or clause.span)
+            report.fault("A105", message, node.span or clause.span)
+            return None
         unused = [name for name in symbols if symbols[name] not in ir.postorder(expr)]
         for name in unused:
             report.warn("W001", f"`{name}` is never used", self._span(name), label="unused branch")
@@ -245,7 +250,7 @@ class _Attention:
                     continue
                 branch = item.branch.text if item.branch is not None else "out"
                 names = [c.name.text for c in self.clauses if isinstance(c, syntax.BranchClause)]
-                if named and branch not in names or not named and item.branch is not None:
+                if (named and branch not in names) or (not named and item.branch is not None):
                     help = f"write `{names[0]}.{what}`" if named else f"write `{what}`"
                     report.fault("A406", "an emit names its branch, if there are any", item.span, help=help)
                     continue

@@ -29,7 +29,8 @@ def bind_builtin(
     beyond = plain[len(signature.parameters) :]
     if missing or (beyond and not signature.variadic):
         label = f"`{missing[0]}` is missing" if missing else f"{len(plain)} arguments"
-        return report.fault("A106", f"`{name}` takes other arguments", span, label=label, help=f"`{text}`")
+        report.fault("A106", f"`{name}` takes other arguments", span, label=label, help=f"`{text}`")
+        return None
     ordered = {parameter: bound[parameter] for parameter in signature.parameters if parameter in bound}
     known = {parameter: value for parameter, value in ordered.items() if value is not None}
     return known, [value for value in beyond if value is not None]
@@ -67,11 +68,13 @@ def choose(
     """The function that these arguments call: by number and keywords, then, among overloads, by kinds."""
     functions = [clause for clause in clauses if clause.parameters is not None]
     if not functions:
-        return report.fault("A104", f"`{name}` is no function", span, help=f"write `{name}`")
+        report.fault("A104", f"`{name}` is no function", span, help=f"write `{name}`")
+        return None
     fitting = [clause for clause in functions if len(functions) == 1 or _fits(clause, given)]
     if not fitting:
         forms = ", ".join(f"`{signature_text(clause)}`" for clause in functions)
-        return report.fault("A106", f"`{name}` takes other arguments", span, help=forms)
+        report.fault("A106", f"`{name}` takes other arguments", span, help=forms)
+        return None
     clause = fitting[0]
     text, parameters = signature_text(clause), clause.parameters or ()
     plain = sum(argument.name is None for argument, _ in given)
@@ -83,7 +86,8 @@ def choose(
     missing = [item.name.text for item in parameters if item.default is None and item.name.text not in bound]
     if missing or plain > len(parameters):
         label = f"`{missing[0]}` is missing" if missing else f"{plain} arguments"
-        return report.fault("A106", f"`{name}` takes other arguments", span, label=label, help=f"`{text}`")
+        report.fault("A106", f"`{name}` takes other arguments", span, label=label, help=f"`{text}`")
+        return None
     return clause
 
 
@@ -97,9 +101,7 @@ def _fits(clause: syntax.LetClause, given: Given) -> bool:
     return all(value is None or _accepts(parameters[name], value) for name, (_, value) in bound.items())
 
 
-def places(
-    parameters: tuple[syntax.Parameter, ...], given: Given
-) -> dict[str, tuple[syntax.Argument, ir.Expr | None]]:
+def places(parameters: tuple[syntax.Parameter, ...], given: Given) -> dict[str, tuple[syntax.Argument, ir.Expr | None]]:
     """Each argument under its parameter's name."""
     names = iter(parameter.name.text for parameter in parameters)
     found: dict[str, tuple[syntax.Argument, ir.Expr | None]] = {}
@@ -128,7 +130,8 @@ def accept(function: str, parameter: syntax.Parameter, value: ir.Expr, report: R
         label = f"this is of shape {shape_text(value.dims)}" if value.dims else f"this is {value.kind}"
         help = "`int(x)` truncates, `//` divides" if (wanted, value.kind) == ("an int", ir.Kind.FLOAT) else ""
         message = f"`{function}` takes {wanted} for `{parameter.name.text}`"
-        return report.fault("A201", message, value.span, label=label, help=help)
+        report.fault("A201", message, value.span, label=label, help=help)
+        return None
     if parameter.type is not None and parameter.type.text == "float":
         return to_float(value)
     return value

@@ -83,7 +83,7 @@ def _own(word: str, clauses: Sequence[syntax.Clause], report: Report) -> tuple[s
     for clause in clauses:
         name = _word(clause)
         key = name if not isinstance(clause, REPEATABLE) else object()
-        if isinstance(clause, FOREIGN[word]) or word == "branch" and name in ("query", "key"):
+        if isinstance(clause, FOREIGN[word]) or (word == "branch" and name in ("query", "key")):
             article = "an" if word == "attention" else "a"
             report.fault("A403", f"`{name}` does not belong in {article} {word}", clause.span)
         elif key in seen:
@@ -112,10 +112,12 @@ def check_lets(clauses: Sequence[syntax.Clause], scope: Scope, elaborator: Elabo
                     elaborator.value(syntax.Ref(name=clause.name.text, span=clause.name.span), scope)
             case syntax.LetClause() if clause.name.text not in used:
                 own = {parameter.name.text for parameter in clause.parameters or ()}
-                parts = [clause.value]
+                parts: list[syntax.Expr] = []
                 if isinstance(clause.value, syntax.Pair):
                     own |= {clause.value.weight_argument.text, clause.value.divisor_argument.text}
-                    parts = [clause.value.weight, clause.value.divisor]
+                    parts += [clause.value.weight, clause.value.divisor]
+                else:
+                    parts.append(clause.value)
                 for part in parts:
                     for ref in references(part):
                         elaborator.used.add(ref.name)
@@ -124,9 +126,7 @@ def check_lets(clauses: Sequence[syntax.Clause], scope: Scope, elaborator: Elabo
                 elaborator.used.discard(clause.name.text)
             case syntax.BranchClause():
                 continue
-    elaborator.used -= {
-        clause.name.text for clause in clauses if isinstance(clause, syntax.LetClause)
-    } - used
+    elaborator.used -= {clause.name.text for clause in clauses if isinstance(clause, syntax.LetClause)} - used
 
 
 def _unused(clauses: Sequence[syntax.Clause], used: set[str], report: Report) -> None:

@@ -19,7 +19,7 @@ def _power(base: Scalar, exponent: Scalar) -> Scalar:
     value = base**exponent
     if isinstance(value, complex):
         raise ValueError("no real power")
-    return value  # type: ignore[no-any-return]  # int ** int is Any to mypy: its type depends on the sign
+    return value
 
 
 def _sigmoid(x: float) -> float:

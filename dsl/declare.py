@@ -41,9 +41,9 @@ class Declarations:
     def names(self) -> None:
         """Every name of the construct, so that a let may be used before it is written."""
         declared = {item.name.text for role in DEFAULT_VECTORS for item in self._plain(role)}
-        for role, (name, dim) in DEFAULT_VECTORS.items():
-            if not self._plain(role) and name not in declared:
-                self.scope.names[name] = Value(what=f"default {role}", expr=_vector(name, role, dim))
+        for role, (usual, dim) in DEFAULT_VECTORS.items():
+            if not self._plain(role) and usual not in declared:
+                self.scope.names[usual] = Value(what=f"default {role}", expr=_vector(usual, role, dim))
         for clause in self.clauses:
             match clause:
                 case syntax.ParamClause():
@@ -64,13 +64,13 @@ class Declarations:
 
     def types(self) -> None:
         """Shapes of inputs and vectors, conditions of params, parameters of functions."""
-        for role, (name, dim) in DEFAULT_VECTORS.items():
+        for role, (usual, dim) in DEFAULT_VECTORS.items():
             plain = self._plain(role)
             for item in plain:
                 self._vector(role, item, dim)
             if not plain:
                 span = next(iter(self.clauses)).span if self.clauses else Span(start=0, end=0)
-                self.vectors.append(ir.VectorDecl(name=name, role=role, dim=dim, span=span))
+                self.vectors.append(ir.VectorDecl(name=usual, role=role, dim=dim, span=span))
         for clause in self.clauses:
             match clause:
                 case syntax.InputClause():
@@ -91,12 +91,14 @@ class Declarations:
         if expr is None:
             return None
         if expr.kind is not ir.Kind.INT or expr.dims:
-            return self.report.fault("A210", "a size is an int", node.span, label=f"this is {expr.kind}")
+            self.report.fault("A210", "a size is an int", node.span, label=f"this is {expr.kind}")
+            return None
         if not size_like(expr, self.report):
             return None
         size = canonical(expr)
         if isinstance(size, ir.Const) and size.value < 1:
-            return self.report.fault("A210", "a size is at least 1", node.span)
+            self.report.fault("A210", "a size is at least 1", node.span)
+            return None
         return size
 
     def _plain(self, role: Role) -> list[syntax.VectorItem]:
@@ -131,9 +133,7 @@ class Declarations:
             param = ir.ParamRef(kind=kind, name=name.text, span=name.span)
             self.scope.declare(name, Value(what="param", expr=param, span=name.span), self.report)
         default = self._default(clause, kind, per_head) if clause.default is not None else None
-        self.params.append(
-            ir.ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span)
-        )
+        self.params.append(ir.ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span))
 
     def _default(
         self, clause: syntax.ParamClause, kind: ir.Kind, per_head: bool
@@ -141,8 +141,9 @@ class Declarations:
         node = clause.default
         assert node is not None
         if isinstance(node, syntax.ListLiteral) is not per_head:
-            message = "a param with one entry a head takes a list" if per_head else "this param is one value, not a list"
-            return self.report.fault("A305", message, node.span, help="write `param w: int[H] = [1, 2, 4]`")
+            message = "a param with one entry a head takes a list" if per_head else "this param takes one value"
+            self.report.fault("A305", message, node.span, help="write `param w: int[H] = [1, 2, 4]`")
+            return None
         if isinstance(node, syntax.ListLiteral):
             values = [self._constant(item, kind) for item in node.items]
             return None if not values or None in values else tuple(value for value in values if value is not None)
@@ -154,11 +155,13 @@ class Declarations:
             return None
         value = constant(expr)
         if value is None:
-            return self.report.fault("A208", "a default is a constant", node.span, label="has no value of its own")
+            self.report.fault("A208", "a default is a constant", node.span, label="has no value of its own")
+            return None
         try:
             return param_value(value, kind)
         except ValueError as error:
-            return self.report.fault("A301", f"the default {error}", node.span)
+            self.report.fault("A301", f"the default {error}", node.span)
+            return None
 
     def _vector_name(self, role: Role, item: syntax.VectorItem) -> None:
         if item.value is not None:
@@ -220,8 +223,8 @@ class Declarations:
             ir.InputDecl(
                 name=name.text, dtype=declared.element.text, kind=kind, axes=shape,
                 differentiable=kind is ir.Kind.FLOAT and not declared.nograd, span=name.span,
-            )  # fmt: skip
-        )
+            )
+        )  # fmt: skip
         load = ir.Load(kind=kind, tensor=name.text, index=(), dims=shape, span=name.span)
         self.scope.names[name.text] = Value(what="input", expr=load, span=name.span)
 

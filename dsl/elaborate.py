@@ -80,17 +80,21 @@ class Elaborator:
 
     def expression(self, node: syntax.Expr, frame: Frame) -> Task[ir.Expr | None]:
         span = frame.at(node.span)
+        result: ir.Expr | None
         match node:
             case syntax.Number(value=number):
                 return self._number(number, span)
             case syntax.Bool(value=truth):
                 return ir.Const(kind=ir.Kind.BOOL, value=truth, span=span)
             case syntax.Ref():
-                return (yield self._ref(node, frame))
+                result = yield self._ref(node, frame)
+                return result
             case syntax.Call():
-                return (yield self._call(node, frame))
+                result = yield self._call(node, frame)
+                return result
             case syntax.Subscript():
-                return (yield self._subscript(node, frame))
+                result = yield self._subscript(node, frame)
+                return result
             case syntax.Unary(op=op, operand=operand):
                 x = yield self.expression(operand, frame)
                 return self._unary(op, x, span) if x is not None else None
@@ -101,7 +105,8 @@ class Elaborator:
                     return None
                 return self.vectors.matmul(x, y, span) if op == "@" else self.typer.apply(ARITHMETIC[op], (x, y), span)
             case syntax.Comparison():
-                return (yield self._comparison(node, frame))
+                result = yield self._comparison(node, frame)
+                return result
             case syntax.Attribute(name=name):
                 self.report.fault("A105", "nothing here has parts named by a dot", frame.at(name.span))
                 return None
@@ -113,7 +118,8 @@ class Elaborator:
 
     def _number(self, number: int | float, span: Span) -> ir.Expr | None:
         if isinstance(number, int) and number >= 2**63:
-            return self.report.fault("A207", "an integer has at most 64 bits", span, label="beyond 2 ** 63 - 1")
+            self.report.fault("A207", "an integer has at most 64 bits", span, label="beyond 2 ** 63 - 1")
+            return None
         kind = ir.Kind.INT if isinstance(number, int) else ir.Kind.FLOAT
         return ir.Const(kind=kind, value=number, span=span)
 
@@ -144,6 +150,7 @@ class Elaborator:
 
     def _ref(self, node: syntax.Ref, frame: Frame) -> Task[ir.Expr | None]:
         span = frame.at(node.span)
+        result: ir.Expr | None
         if node.name in frame.arguments:
             value = frame.arguments[node.name]
             return replace(value, span=span) if value is not None else None
@@ -166,9 +173,11 @@ class Elaborator:
                 if not plain:
                     self.report.fault("A104", f"`{node.name}` is a function", span, help=f"call it: `{node.name}(...)`")
                     return None
-                return (yield self._let(entity, plain[0], {}, frame.at(node.span), frame))
+                result = yield self._let(entity, plain[0], {}, frame.at(node.span), frame)
+                return result
             case Derived():
-                return (yield self._derived(entity, span))
+                result = yield self._derived(entity, span)
+                return result
             case Misplaced(what=what, place=place):
                 self.report.fault("A105", f"`{node.name}` is a {what}: it stands {place}", span)
                 return None
@@ -235,18 +244,20 @@ class Elaborator:
         vector = self.vectors.vector(expr, f"a derived {entity.what}")
         if vector is None:
             return None
-        if vector.dims == () or entity.side is ir.Side.QUERY and "j" in self.vectors.varies(vector):
-            return self.report.fault("A105", "a query is derived from queries and `i`", name.span, label="varies with `j`")
-        if entity.side is ir.Side.KEY and "i" in self.vectors.varies(vector):
-            label = "varies with `i`"
-            return self.report.fault("A105", f"a {entity.what} is derived from keys, values and `j`", name.span, label=label)
+        foreign: ir.Axis = "j" if entity.side is ir.Side.QUERY else "i"
+        if foreign in self.vectors.varies(vector):
+            source = "queries and `i`" if entity.side is ir.Side.QUERY else "keys, values and `j`"
+            label = f"varies with `{foreign}`"
+            self.report.fault("A105", f"a {entity.what} is derived from {source}", name.span, label=label)
+            return None
         self.derived[name.text] = (entity, vector)
         return ir.Vector(kind=ir.Kind.FLOAT, dims=vector.dims, name=name.text, side=entity.side, span=name.span)
 
     # --- calls --------------------------------------------------------------------------------
 
     def _call(self, node: syntax.Call, frame: Frame) -> Task[ir.Expr | None]:
-        given = yield self.arguments(node, frame)
+        result: ir.Expr | None
+        given: calls.Given = yield self.arguments(node, frame)
         name, span = node.function.name, frame.at(node.span)
         entity = frame.scope.find(name) if name not in frame.arguments else None
         self.used.add(name)
@@ -263,7 +274,8 @@ class Elaborator:
                 if clause is not None:
                     arguments = yield self.parameters(entity, clause, given, span, frame)
                     if arguments is not None:
-                        return (yield self._let(entity, clause, arguments, span, frame))
+                        result = yield self._let(entity, clause, arguments, span, frame)
+                        return result
             case Misplaced(what=what, place=place):
                 self.report.fault("A105", f"`{name}` is a {what}: it stands {place}", frame.at(node.function.span))
             case _:
@@ -330,7 +342,7 @@ class Elaborator:
             if isinstance(part, syntax.Slice):
                 start = (yield self.expression(part.start, frame)) if part.start is not None else None
                 stop = (yield self.expression(part.stop, frame)) if part.stop is not None else None
-                if part.start is not None and start is None or part.stop is not None and stop is None:
+                if (part.start is not None and start is None) or (part.stop is not None and stop is None):
                     return None
                 parts.append((start, stop))
             else:
@@ -343,7 +355,8 @@ class Elaborator:
         slices = [part for part in node.index if isinstance(part, syntax.Slice)]
         if slices:
             if len(parts) > 1 or isinstance(base, PerHead):
-                return self.report.fault("A203", "a slice is taken of a vector, alone", span, help="write `x[h][:64]`")
+                self.report.fault("A203", "a slice is taken of a vector, alone", span, help="write `x[h][:64]`")
+                return None
             bounds = [x for x in parts[0] if x is not None]
             if not all(self._is_size(x) for x in bounds):
                 return None
@@ -353,7 +366,8 @@ class Elaborator:
             return None
         if isinstance(base, PerHead):
             if len(index) != 1:
-                return self.report.fault("A203", f"`{base.name}` has one axis", span, label=f"{len(index)} indices")
+                self.report.fault("A203", f"`{base.name}` has one axis", span, label=f"{len(index)} indices")
+                return None
             return ir.ParamElement(kind=base.kind, name=base.name, index=index[0], span=span)
         return self._element(base, index, span)
 
@@ -367,15 +381,18 @@ class Elaborator:
             if isinstance(entity, Value) and isinstance(entity.expr, ir.Load):
                 self.used.add(node.name)
                 return replace(entity.expr, span=frame.at(node.span))
-        return (yield self.expression(node, frame))
+        result: ir.Expr | None = yield self.expression(node, frame)
+        return result
 
     def _element(self, base: ir.Expr, index: tuple[ir.Expr, ...], span: Span) -> ir.Expr | None:
         if not isinstance(base, ir.Load):
             what = "a vector has slices, no elements" if base.dims else "a number has no elements"
-            return self.report.fault("A203", what, span, help="inputs are indexed, and params declared `int[H]`")
+            self.report.fault("A203", what, span, help="inputs are indexed, and params declared `int[H]`")
+            return None
         if len(index) > len(base.dims):
             label = f"{len(index)} indices, shape {shape_text(base.dims)}"
-            return self.report.fault("A203", f"`{base.tensor}` has fewer axes", span, label=label)
+            self.report.fault("A203", f"`{base.tensor}` has fewer axes", span, label=label)
+            return None
         rows = tuple(_row(value, axis, span) for value, axis in zip(index, base.dims, strict=False))
         return replace(base, index=(*base.index, *rows), dims=base.dims[len(rows) :], span=span)
 

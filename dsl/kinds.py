@@ -16,9 +16,7 @@ ARITHMETIC = {
     "and": Fn.AND, "or": Fn.OR,
 }  # fmt: skip
 
-KEEPS_KIND = frozenset(
-    {Fn.ADD, Fn.SUB, Fn.MUL, Fn.FLOORDIV, Fn.MOD, Fn.MIN, Fn.MAX, Fn.CLAMP, Fn.ABS, Fn.SIGN, Fn.NEG}
-)
+KEEPS_KIND = frozenset({Fn.ADD, Fn.SUB, Fn.MUL, Fn.FLOORDIV, Fn.MOD, Fn.MIN, Fn.MAX, Fn.CLAMP, Fn.ABS, Fn.SIGN, Fn.NEG})
 LOGIC = frozenset({Fn.AND, Fn.OR, Fn.NOT})
 
 
@@ -63,11 +61,11 @@ class Typer:
             return Apply(kind=Kind.BOOL, dims=dims, fn=fn, args=_common(args), span=span)
         if fn is Fn.NEG:
             return negated(args[0], span)
-        if fn is Fn.INT or fn is Fn.FLOOR and args[0].kind is Kind.INT:
+        if fn is Fn.INT or (fn is Fn.FLOOR and args[0].kind is Kind.INT):
             if args[0].kind is Kind.INT:
                 return args[0]
             return Apply(kind=Kind.INT, dims=dims, fn=fn, args=args, span=span)
-        if fn in KEEPS_KIND or fn is Fn.POW and _integer_power(args):
+        if fn in KEEPS_KIND or (fn is Fn.POW and _integer_power(args)):
             args = _common(args)
             return Apply(kind=args[0].kind, dims=dims, fn=fn, args=args, span=span)
         floats = tuple(to_float(arg) for arg in args)
@@ -127,21 +125,23 @@ class Typer:
         for arg in shaped:
             assert arg.span is not None
             if len(arg.dims) > 1 and not self.matrices:
-                return self.report.fault(
+                self.report.fault(
                     "A202",
                     "a whole tensor stands where a number or a vector is expected",
                     arg.span,
                     label=f"its shape is {shape_text(arg.dims)}",
                     help="index it, as in `x[b, i]`",
                 )
+                return None
             if arg.dims != shaped[0].dims:
-                return self.report.fault(
+                self.report.fault(
                     "A202",
                     "shapes do not fit",
                     span,
                     label=f"{shape_text(shaped[0].dims)} meets {shape_text(arg.dims)}",
                     help="elementwise functions take equal shapes, or scalars",
                 )
+                return None
         return shaped[0].dims if shaped else ()
 
 

@@ -39,7 +39,8 @@ def _known(name: syntax.Name, known: tuple[T, ...], what: str, report: Report) -
         if word == name.text:
             return word
     help = near(name.text, known) or f"one of {', '.join(known)}"
-    return report.fault("A408", f"no {what} is called `{name.text}`", name.span, help=help)
+    report.fault("A408", f"no {what} is called `{name.text}`", name.span, help=help)
+    return None
 
 
 def _arguments(
@@ -52,7 +53,8 @@ def _arguments(
     for argument in given:
         key = argument.name.text if argument.name is not None else None
         if key not in wanted or key in found:
-            return report.fault("A408", f"`{name.text}` takes no such argument", argument.span, help=help)
+            report.fault("A408", f"`{name.text}` takes no such argument", argument.span, help=help)
+            return None
         words = wanted[key]
         match argument.value:
             case syntax.Ref(name=word) if words is not None and word in words:
@@ -60,7 +62,9 @@ def _arguments(
             case syntax.Number(value=int(number)) if words is None and 1 <= number < 2**31:
                 found[key] = number
             case _:
-                return report.fault("A408", f"`{key}` has another value", argument.value.span, help=help)
+                report.fault("A408", f"`{key}` has another value", argument.value.span, help=help)
+                return None
     if len(found) < len(wanted):
-        return report.fault("A408", f"`{name.text}` lacks an argument", name.span, help=help)
+        report.fault("A408", f"`{name.text}` lacks an argument", name.span, help=help)
+        return None
     return tuple(sorted(found.items()))

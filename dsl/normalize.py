@@ -31,7 +31,8 @@ class Normalizer:
                     return None
                 if not plain:
                     forms = f"`{calls.signature_text(let.clauses[0])}`"
-                    return self.report.fault("A106", f"`{name}` takes arguments", value.span, help=forms)
+                    self.report.fault("A106", f"`{name}` takes arguments", value.span, help=forms)
+                    return None
                 return self._named(let, plain[0], {}, value.span)
             case syntax.Call(function=function):
                 let = self._find(function, scope)
@@ -44,7 +45,8 @@ class Normalizer:
                     return None
                 arguments = run(self.elaborator.parameters(let, chosen, given, value.span, frame))
                 return self._named(let, chosen, arguments, value.span) if arguments is not None else None
-        return self.report.fault("A404", "a normalization is a name, a call or a pair", value.span)
+        self.report.fault("A404", "a normalization is a name, a call or a pair", value.span)
+        return None
 
     def _find(self, ref: syntax.Ref, scope: Scope) -> Let | None:
         """The library's normalizations first, then the spec's own."""
@@ -58,7 +60,8 @@ class Normalizer:
         known = [*self.library.normalizations, *(name for name in scope.visible() if self._is_pair(scope, name))]
         help = near(ref.name, known) or f"one of {', '.join(self.library.normalizations)}, or a pair"
         what = "is no normalization" if entity is not None else "is not known"
-        return self.report.fault("A404", f"`{ref.name}` {what}", ref.span, help=help)
+        self.report.fault("A404", f"`{ref.name}` {what}", ref.span, help=help)
+        return None
 
     def _is_pair(self, scope: Scope, name: str) -> bool:
         entity = scope.find(name)
@@ -78,16 +81,18 @@ class Normalizer:
             return None
         for node in ir.postorder(weight):
             if not isinstance(node, ir.Const | ir.ParamRef | ir.Size | ir.Symbol | ir.Apply):
-                return self.report.fault(
+                self.report.fault(
                     "A405", "a weight is a function of the score and of params", node.span or span,
                     help="what depends on the pair or the head belongs to the score",
                 )  # fmt: skip
+                return None
         for node in ir.postorder(divisor):
             match node:
                 case ir.Index(axis="j") | ir.Vector(side=ir.Side.KEY) | ir.Offset(side=ir.Side.KEY):
-                    return self.report.fault(
+                    self.report.fault(
                         "A405", "a divisor serves all keys of a query: it cannot vary with `j`", node.span or span
                     )
+                    return None
         return ir.Normalization(name=name, weight=weight, divisor=divisor, span=span)
 
     def _part(self, node: syntax.Expr, argument: syntax.Name, symbol: str, frame: Frame) -> ir.Expr | None:

@@ -35,7 +35,8 @@ def recurrence(
     for expr in (stepped, result):
         for node in ir.postorder(expr):
             if isinstance(node, ir.Index) and node.axis == "j":
-                return report.fault("A105", "a recurrence runs along `i` alone", node.span or construct.name.span)
+                report.fault("A105", "a recurrence runs along `i` alone", node.span or construct.name.span)
+                return None
     entity = scope.names.get(state.name.text)
     symbol = entity.expr if isinstance(entity, Value) else None
     if symbol is None:
@@ -43,7 +44,8 @@ def recurrence(
     assert stepped.span is not None
     if stepped.dims != symbol.dims:
         label = f"{shape_text(stepped.dims)}, not {shape_text(symbol.dims)}"
-        return report.fault("A202", "a step gives the next state", stepped.span, label=label)
+        report.fault("A202", "a step gives the next state", stepped.span, label=label)
+        return None
     read_vector = elaborator.vectors.vector(result, "what is read")
     if read_vector is None or not elaborator.typer.numbers((stepped,)) or report.failed():
         return None

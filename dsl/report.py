@@ -12,7 +12,7 @@ from attnc.dsl.source import Source, Span
 
 @dataclass(kw_only=True)
 class Report:
-    """Collects diagnostics. ``fault`` returns None, the poison that stands for what could not be made."""
+    """Collects diagnostics; what could not be made is None from then on, and silent."""
 
     source: Source
     found: dict[Diagnostic, None] = field(default_factory=dict)

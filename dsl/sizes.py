@@ -14,6 +14,7 @@ def canonical(size: Expr) -> Expr:
     Atoms are names, params and what is not linear (``R // 2``, ``R * R``), their own parts canonical."""
     made: dict[Expr, dict[Expr, int]] = {}
     for node in postorder(size):
+        terms: dict[Expr, int]
         match node:
             case Const(value=int(value)):
                 terms = {ONE: value}

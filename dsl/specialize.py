@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from attnc.dsl import ir
 from attnc.dsl.constant import Scalar, constant
 from attnc.dsl.declare import param_value
 from attnc.dsl.report import Report, near
-from attnc.dsl.sizes import canonical, size_text
+from attnc.dsl.sizes import canonical
 from attnc.dsl.vectors import slice_fault
 
 Bound = Mapping[str, Scalar | tuple[Scalar, ...]]
-C = TypeVar("C", ir.Attention, ir.Recurrence)
+C = TypeVar("C", bound=ir.Construct)
 
 
 def specialize(construct: C, params: Mapping[str, object]) -> C:
-    """The construct at these params; defaults serve where none is given. SpecError names every one that does not fit."""
+    """The construct at these params, defaults where none is given. SpecError names every one that does not fit."""
     report = Report(source=construct.source)
-    bound = _bind(construct.params, params, report, construct.span.start)
+    bound = _bind(construct.params, params, report)
     for name in params:
         known = [param.name for param in construct.params]
         if name not in known:
-            help = near(name, known) or (f"it has {', '.join(f'`{item}`' for item in known)}" if known else "it has none")
+            names = ", ".join(f"`{item}`" for item in known) or "none"
+            help = near(name, known) or f"it has {names}"
             report.fault("A304", f"`{construct.name}` has no param `{name}`", construct.span, help=help)
     report.finish()
     for condition in construct.conditions:
@@ -37,12 +38,13 @@ def specialize(construct: C, params: Mapping[str, object]) -> C:
     return made
 
 
-def _bind(declared: Sequence[ir.ParamDecl], given: Mapping[str, object], report: Report, start: int) -> Bound:
+def _bind(declared: Sequence[ir.ParamDecl], given: Mapping[str, object], report: Report) -> Bound:
     bound: dict[str, Scalar | tuple[Scalar, ...]] = {}
     for param in declared:
         if param.name not in given:
             if param.default is None:
-                report.fault("A307", f"`{param.name}` has no default: give it", param.span, label=f"{param.kind} needed")
+                label = f"{param.kind} needed"
+                report.fault("A306", f"`{param.name}` has no default: give it", param.span, label=label)
             else:
                 bound[param.name] = param.default
             continue
@@ -68,13 +70,12 @@ def broken_by(condition: ir.Condition, bound: Bound) -> str:
             value = bound[name]
             values[name] = value[min(head, len(value) - 1)] if isinstance(value, tuple) else value
 
-        def known(node: ir.Expr, values: Mapping[str, Scalar] = values) -> ir.Expr:
-            match node:
-                case ir.ParamRef(name=name, kind=kind) | ir.ParamElement(name=name, kind=kind):
-                    return ir.Const(kind=kind, value=values[name])
-            return node
-
-        (expr,) = ir.transform((condition.expr,), known)
+        numbers: dict[ir.Expr, ir.Expr] = {
+            node: ir.Const(kind=node.kind, value=values[node.name])
+            for node in ir.postorder(condition.expr)
+            if isinstance(node, ir.ParamRef | ir.ParamElement)
+        }
+        (expr,) = ir.substitute((condition.expr,), numbers)
         if constant(expr) is not True:
             given = ", ".join(f"`{name}` = {values[name]}" for name in condition.params)
             return f"{given} breaks `{condition.text}`"
@@ -107,14 +108,13 @@ def _substitute(construct: C, bound: Bound, report: Report) -> C:
             node = replace(node, dims=tuple(canonical(dim) for dim in ir.transform(node.dims, step)))
         return step(node)
 
-    memo: dict[ir.Expr, ir.Expr] = {}
+    memo: dict[object, ir.Expr] = {}
 
     def new(value: object) -> object:
-        if isinstance(value, ir.Expr):
+        if isinstance(value, get_args(ir.Expr)):
             if value not in memo:
                 (memo[value],) = ir.transform((value,), shaped)
-            made = memo[value]
-            return made
+            return memo[value]
         if isinstance(value, tuple):
             return tuple(new(item) for item in value)
         if is_dataclass(value) and type(value).__module__ == ir.__name__ and not isinstance(value, type):

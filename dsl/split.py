@@ -66,7 +66,8 @@ class Splitter:
             (x, first), (y, second) = list(lengths.items())[:2]
             span = next(node.span for node in roots if node.span is not None)
             message = f"`{first}` has {size_text(x)} rows and `{second}` {size_text(y)}"
-            return self.report.fault("A409", message, span, help="keys and values of one map are equally many")
+            self.report.fault("A409", message, span, help="keys and values of one map are equally many")
+            return None
         return next(iter(lengths))
 
     def length_of(self, name: str) -> ir.Expr:
@@ -80,10 +81,11 @@ class Splitter:
         for part, axes in ((node.left, left), (node.right, right)):
             if len(axes) > 1:
                 assert part.span is not None
-                return self.report.fault(
+                self.report.fault(
                     "A205", "a vector mixes query and key", part.span, label="varies with both `i` and `j`",
                     help="only `dot` joins the two; what varies with the pair stands outside of it",
                 )  # fmt: skip
+                return None
         query, key = (node.left, node.right) if left == {"i"} else (node.right, node.left)
         x, y = self._token(query, ir.Side.QUERY), self._token(key, ir.Side.KEY)
         return replace(node, left=x, right=y) if x is not None and y is not None else None
@@ -136,7 +138,8 @@ class Splitter:
             parts = {lengths[child] for child in ir.children(node)} - {None}
             if len(parts) > 1:
                 message = "tokens of sequences of different lengths are mixed"
-                return self.report.fault("A409", message, node.span or span)
+                self.report.fault("A409", message, node.span or span)
+                return None
             length = next(iter(parts), None)
             match node:
                 case ir.Vector(name=name):
@@ -144,13 +147,16 @@ class Splitter:
                 case ir.MatMul(over="positions", matrix=matrix):
                     if length not in (None, matrix.dims[1]):
                         assert length is not None
-                        message = f"`@` sums over {size_text(matrix.dims[1])} positions, the operand has {size_text(length)}"
-                        return self.report.fault("A409", message, node.span or span)
+                        message = f"`@` sums over {size_text(matrix.dims[1])} positions"
+                        label = f"the operand has {size_text(length)}"
+                        self.report.fault("A409", message, node.span or span, label=label)
+                        return None
                     length = matrix.dims[0]
             lengths[node] = length
         length = lengths[expr] or own
         if side is ir.Side.QUERY and length != own:
-            return self.report.fault("A409", f"queries stay {size_text(own)} many", span, label=size_text(length))
+            self.report.fault("A409", f"queries stay {size_text(own)} many", span, label=size_text(length))
+            return None
         return length
 
 

@@ -46,7 +46,8 @@ class Vectors:
         assert x.span is not None
         if len(x.dims) != 1:
             label = f"this is {shape_text(x.dims)}" if not x.dims else f"its shape is {shape_text(x.dims)}"
-            return self.report.fault("A204", f"{what} takes vectors", x.span, label=label)
+            self.report.fault("A204", f"{what} takes vectors", x.span, label=label)
+            return None
         return to_float(x) if self.typer.numbers((x,)) else None
 
     def scalar(self, x: ir.Expr, what: str) -> ir.Expr | None:
@@ -54,7 +55,8 @@ class Vectors:
         assert x.span is not None
         if x.dims:
             label = f"its shape is {shape_text(x.dims)}"
-            return self.report.fault("A204", f"{what} is one number", x.span, label=label)
+            self.report.fault("A204", f"{what} is one number", x.span, label=label)
+            return None
         return to_float(x) if self.typer.numbers((x,)) else None
 
     def varies(self, expr: ir.Expr) -> frozenset[ir.Axis]:
@@ -82,7 +84,8 @@ class Vectors:
         start = canonical(start) if start is not None else ir.Const(kind=ir.Kind.INT, value=0)
         stop = canonical(stop) if stop is not None else vector.dims[0]
         if (fault := slice_fault(start, stop, vector.dims[0])) is not None:
-            return self.report.fault("A202", "the slice does not lie in the vector", span, label=fault)
+            self.report.fault("A202", "the slice does not lie in the vector", span, label=fault)
+            return None
         dims = (subtract_sizes(stop, start),)
         return ir.Sliced(kind=ir.Kind.FLOAT, dims=dims, operand=vector, start=start, stop=stop, span=span)
 
@@ -92,32 +95,37 @@ class Vectors:
             return None
         if self.recurrence and len(left.dims) == 1 and len(right.dims) == 2:
             if left.dims[0] != right.dims[0]:
-                return self._misfit(left.dims, right.dims, span)
+                self._misfit(left.dims, right.dims, span)
+                return None
             dims = right.dims[1:]
             return ir.MatMul(kind=ir.Kind.FLOAT, dims=dims, matrix=left, operand=right, over="dims", span=span)
         if len(left.dims) != 2 or not (isinstance(left, ir.Load) or self.recurrence):
             assert left.span is not None
             label = f"this is {shape_text(left.dims)}"
-            return self.report.fault(
+            self.report.fault(
                 "A206", "the left side of `@` is an input matrix", left.span, label=label,
                 help="declare `input m: f32[R, D]` and write `m @ x`",
             )  # fmt: skip
+            return None
         operand = self.vector(right, "`@`")
         if operand is None:
             return None
         if self.varies(left) & {"i", "j"}:
             assert left.span is not None
-            return self.report.fault("A206", "the matrix of `@` varies with the position", left.span)
+            self.report.fault("A206", "the matrix of `@` varies with the position", left.span)
+            return None
         last = left.dims[1]
         if last in (QUERIES, KEYS):
             return self._over_positions(left, operand, span)
         if last not in (DIM, VALUE_DIM):
-            return self.report.fault(
+            self.report.fault(
                 "A206", "the last axis of the matrix decides what `@` sums over", span,
                 label=f"`{size_text(last)}` is neither `M` or `N` (positions) nor `D` or `E` (dims)",
             )  # fmt: skip
+            return None
         if operand.dims[0] != last:
-            return self._misfit(left.dims, operand.dims, span)
+            self._misfit(left.dims, operand.dims, span)
+            return None
         dims = left.dims[:1]
         return ir.MatMul(kind=ir.Kind.FLOAT, dims=dims, matrix=to_float(left), operand=operand, over="dims", span=span)
 
@@ -125,10 +133,11 @@ class Vectors:
         own: ir.Axis = "j" if matrix.dims[1] == KEYS else "i"
         if self.recurrence or self.varies(operand) & {"i", "j"} != {own}:
             side = "a key or value" if own == "j" else "a query"
-            return self.report.fault(
+            self.report.fault(
                 "A206", f"`@` over `{size_text(matrix.dims[1])}` takes {side}", span,
                 help="`M` runs along the keys, `N` along the queries",
             )  # fmt: skip
+            return None
         return ir.MatMul(
             kind=ir.Kind.FLOAT, dims=operand.dims, matrix=to_float(matrix), operand=operand, over="positions", span=span
         )
@@ -138,12 +147,14 @@ class Vectors:
         if left is None or right is None:
             return None
         if left.dims != right.dims:
-            return self._misfit(left.dims, right.dims, span)
+            self._misfit(left.dims, right.dims, span)
+            return None
         return ir.Dot(kind=ir.Kind.FLOAT, left=left, right=right, span=span)
 
     def _outer(self, x: ir.Expr, y: ir.Expr, span: Span) -> ir.Expr | None:
         if not self.recurrence:
-            return self.report.fault("A105", "`outer` makes a matrix: it belongs to a recurrence", span)
+            self.report.fault("A105", "`outer` makes a matrix: it belongs to a recurrence", span)
+            return None
         left, right = self.vector(x, "`outer`"), self.vector(y, "`outer`")
         if left is None or right is None:
             return None
@@ -153,7 +164,8 @@ class Vectors:
     def _misfit(self, x: tuple[ir.Expr, ...], y: tuple[ir.Expr, ...], span: Span) -> None:
         label = f"{shape_text(x)} meets {shape_text(y)}"
         help = "sizes are equal if their names are: `key k[64]` declares another dim than `D`"
-        return self.report.fault("A202", "shapes do not fit", span, label=label, help=help)
+        self.report.fault("A202", "shapes do not fit", span, label=label, help=help)
+        return None
 
     def _rope(self, args: Mapping[str, ir.Expr], span: Span) -> ir.Expr | None:
         operand = self.vector(args["x"], "`rope`")
@@ -166,19 +178,23 @@ class Vectors:
         flag = args.get("interleaved", ir.Const(kind=ir.Kind.BOOL, value=False))
         if not isinstance(flag, ir.Const) or not isinstance(flag.value, bool):
             assert flag.span is not None
-            return self.report.fault("A208", "`interleaved` is `true` or `false`", flag.span)
+            self.report.fault("A208", "`interleaved` is `true` or `false`", flag.span)
+            return None
         if operand is None or position is None or base is None or scaling is None:
             return None
         dim = operand.dims[0]
         if isinstance(dim, ir.Const) and dim.value % 2:
-            return self.report.fault("A202", "`rope` turns pairs: its vector has an even dim", span, label=f"{dim.value}")
+            label = f"this has {dim.value}"
+            self.report.fault("A202", "`rope` turns pairs: its vector has an even dim", span, label=label)
+            return None
         if scaling.dims and not _is_half(scaling.dims[0], dim):
             assert scaling.span is not None
             half = ir.Apply(kind=ir.Kind.INT, fn=ir.Fn.FLOORDIV, args=(dim, ir.Const(kind=ir.Kind.INT, value=2)))
-            return self.report.fault(
+            self.report.fault(
                 "A202", "`scaling` has one entry a pair", scaling.span,
                 label=f"{shape_text(scaling.dims)}, not {shape_text((canonical(half),))}",
             )  # fmt: skip
+            return None
         return ir.Rope(
             kind=ir.Kind.FLOAT, dims=operand.dims, operand=operand, position=position, base=base, scaling=scaling,
             interleaved=flag.value, span=span,
@@ -192,7 +208,8 @@ class Vectors:
         if operand is None or eps is None or ("w" in args and weight is None):
             return None
         if weight is not None and weight.dims != operand.dims:
-            return self._misfit(operand.dims, weight.dims, span)
+            self._misfit(operand.dims, weight.dims, span)
+            return None
         return ir.Normed(
             kind=ir.Kind.FLOAT, dims=operand.dims, fn="l2norm" if fn == "l2norm" else "rmsnorm", operand=operand,
             weight=weight, eps=eps, span=span,
@@ -209,13 +226,14 @@ class Vectors:
     def _listed(self, table: ir.Expr, row: ir.Expr, column: ir.Expr, span: Span) -> ir.Expr | None:
         if not isinstance(table, ir.Load) or table.index or len(table.dims) != 4 or table.kind is ir.Kind.FLOAT:
             assert table.span is not None
-            return self.report.fault(
+            self.report.fault(
                 "A203", "`blocks` takes a bool or integer input of four axes", table.span,
                 help="declare `input t: bool[B, H, R, S]` (a table) or `i32[B, H, R, S]` (an index list)",
             )  # fmt: skip
+            return None
         if table.kind is ir.Kind.INT:
             return ir.Listed(kind=ir.Kind.BOOL, tensor=table.tensor, row=row, column=column, span=span)
-        b, h = (ir.Index(kind=ir.Kind.INT, axis=axis, span=span) for axis in ("b", "h"))  # type: ignore[arg-type]
+        b, h = (ir.Index(kind=ir.Kind.INT, axis=axis, span=span) for axis in ("b", "h"))
         return replace(table, index=(b, h, row, column), dims=(), span=span)
 
 
@@ -223,11 +241,11 @@ def slice_fault(start: ir.Expr, stop: ir.Expr, dim: ir.Expr) -> str | None:
     """Why ``start:stop`` is no part of a vector, as far as the numbers are known."""
     known = [x.value if isinstance(x, ir.Const) else None for x in (start, stop, dim)]
     low, high, size = known
-    if low is not None and low < 0 or high is not None and high < 0:
+    if (low is not None and low < 0) or (high is not None and high < 0):
         return "counted from the end: write `D - n`"
-    if low is not None and high is not None and low >= high or start == stop:
+    if (low is not None and high is not None and low >= high) or start == stop:
         return "empty"
-    if size is not None and (high is not None and high > size or low is not None and low >= size):
+    if size is not None and ((high is not None and high > size) or (low is not None and low >= size)):
         return f"the vector has {size} entries"
     return None
 
