@@ -145,17 +145,19 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
 def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
     """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error."""
     from attnc.dsl.check import check
-    from attnc.dsl.frontend import compile_text
+    from attnc.dsl.frontend import choose
     from attnc.dsl.parse import parse
+    from attnc.dsl.specialize import specialize
 
     source = inputs.source(options.file)
-    warnings = denied(check(parse(source)).warnings, options)
+    checked = check(parse(source))
+    warnings = denied(checked.warnings, options)
     if faulty(warnings):
         raise SpecError(source, warnings)
     if warnings:
         report([(source, warnings)], options, sys.stderr)
     params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
-    return compile_text(source, params, options.name)
+    return specialize(choose(source, checked.constructs, options.name), params)
 
 
 def compile(options: argparse.Namespace, inputs: Inputs) -> int:
