@@ -226,14 +226,14 @@ class Builder(Transformer[Token, Parsed]):
             span=_span(*children),
         )
 
-    # --- expressions --------------------------------------------------------------------------
+    # --- expressions (most of a text: v_args would cost more than the nodes) --------------------
 
-    @v_args(inline=True)
-    def parenthesized(self, left: Token, inner: Operand, right: Token) -> Parenthesized:
+    def parenthesized(self, children: Sequence[Child]) -> Parenthesized:
+        left, inner, right = children
         return Parenthesized(inner=_bare(inner), span=_span(left, right))
 
-    @v_args(inline=True)
-    def binary(self, left: Operand, op: Token, right: Operand) -> syntax.Binary:
+    def binary(self, children: Sequence[Child]) -> syntax.Binary:
+        left, op, right = children
         return syntax.Binary(
             op=str(op),  # type: ignore[arg-type]  # the grammar admits these operators alone
             left=_bare(left),
@@ -242,8 +242,8 @@ class Builder(Transformer[Token, Parsed]):
             span=_span(left, right),
         )
 
-    @v_args(inline=True)
-    def unary(self, op: Token, operand: Operand) -> syntax.Unary:
+    def unary(self, children: Sequence[Child]) -> syntax.Unary:
+        op, operand = children
         return syntax.Unary(
             op=str(op),  # type: ignore[arg-type]  # the grammar admits these operators alone
             operand=_bare(operand),
@@ -259,12 +259,12 @@ class Builder(Transformer[Token, Parsed]):
             span=_span(*children),
         )
 
-    @v_args(inline=True)
-    def ref(self, token: Token) -> syntax.Ref:
+    def ref(self, children: Sequence[Child]) -> syntax.Ref:
+        (token,) = children
         return syntax.Ref(name=str(token), span=token_span(token))
 
-    @v_args(inline=True)
-    def number(self, token: Token) -> syntax.Number:
+    def number(self, children: Sequence[Child]) -> syntax.Number:
+        (token,) = children
         value = int(token) if token.type == "INT" else float(token)
         return syntax.Number(value=value, text=str(token), span=token_span(token))
 
@@ -280,8 +280,8 @@ class Builder(Transformer[Token, Parsed]):
             span=_span(*children),
         )
 
-    @v_args(inline=True)
-    def argument(self, name: Token | None, equal: Token | None, value: Operand) -> syntax.Argument:
+    def argument(self, children: Sequence[Child]) -> syntax.Argument:
+        name, _, value = children
         return syntax.Argument(name=_named(name), value=_bare(value), span=_span(name, value))
 
     def subscript(self, children: Sequence[Child]) -> syntax.Subscript:
