@@ -226,7 +226,7 @@ def _clause_lines(
         case syntax.VectorClause(items=items):
             return [head + ", ".join(map(text.vector, items))]
         case syntax.LetClause(value=value):
-            return _valued(f"{head}{text.signature(clause)} = ", value, indent + 2 * INDENT)
+            return _valued(f"{head}{text.signature(clause)} = ", value, indent + INDENT)
         case syntax.KvClause():
             return [head + text.layout(clause)]
         case syntax.EmitClause(items=items):
