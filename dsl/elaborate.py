@@ -128,7 +128,7 @@ class Elaborator:
             return self.typer.apply(ir.Fn.NOT, (x,), span)
         if op == "-":
             return self.typer.apply(ir.Fn.NEG, (x,), span)
-        return replace(x, span=span) if self.typer.numbers((x,)) else None
+        return ir.placed(x, span) if self.typer.numbers((x,)) else None
 
     def _comparison(self, node: syntax.Comparison, frame: Frame) -> Task[ir.Expr | None]:
         operands = []
@@ -153,7 +153,7 @@ class Elaborator:
         result: ir.Expr | None
         if node.name in frame.arguments:
             value = frame.arguments[node.name]
-            return replace(value, span=span) if value is not None else None
+            return ir.placed(value, span) if value is not None else None
         entity = frame.scope.find(node.name)
         self.used.add(node.name)
         match entity:
@@ -163,7 +163,7 @@ class Elaborator:
             case Value(expr=expr):
                 if expr is None:
                     return None
-                expr = replace(expr, span=span)
+                expr = ir.placed(expr, span)
                 return self._at_token(expr) if self.recurrence and isinstance(expr, ir.Load) else expr
             case PerHead(name=name):
                 self.report.fault("A305", f"`{name}` has one entry a head", span, help=f"write `{name}[h]`")
@@ -194,7 +194,7 @@ class Elaborator:
         key = (id(clause), *(value.digest for value in arguments.values() if value is not None))
         if key in self._made:
             made = self._made[key]
-            return replace(made, span=span) if made is not None else None
+            return ir.placed(made, span) if made is not None else None
         if isinstance(clause.value, syntax.Pair):
             self.report.fault("A105", f"`{clause.name.text}` is a normalization: it stands after `normalize`", span)
             return None
@@ -204,7 +204,7 @@ class Elaborator:
         inner = Frame(scope=let.scope, arguments=arguments, call=call)
         made = yield self._guarded(clause, clause.name.text, span, self.expression(clause.value, inner))
         self._made[key] = made
-        return replace(made, span=span) if made is not None else None
+        return ir.placed(made, span) if made is not None else None
 
     def _room(self, span: Span) -> bool:
         """Whether the spec is still of a sane size: nested functions can grow without bound."""
@@ -237,7 +237,7 @@ class Elaborator:
             expr = yield self._guarded(item, name, span, self.expression(item.value, frame))
             self._made.setdefault(key, self._token_vector(entity, expr) if expr is not None else None)
         made = self._made[key]
-        return replace(made, span=span) if made is not None else None
+        return ir.placed(made, span) if made is not None else None
 
     def _token_vector(self, entity: Derived, expr: ir.Expr) -> ir.Expr | None:
         name = entity.item.name
@@ -380,7 +380,7 @@ class Elaborator:
                 return entity
             if isinstance(entity, Value) and isinstance(entity.expr, ir.Load):
                 self.used.add(node.name)
-                return replace(entity.expr, span=frame.at(node.span))
+                return ir.placed(entity.expr, frame.at(node.span))
         result: ir.Expr | None = yield self.expression(node, frame)
         return result
 

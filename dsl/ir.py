@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from functools import cache
 from hashlib import blake2b
 from typing import Literal, Union
 
@@ -96,9 +97,8 @@ class _Node:
 
     def __post_init__(self) -> None:
         content = blake2b(type(self).__name__.encode(), digest_size=16)
-        for item in fields(self):
-            if item.name not in ("span", "digest"):
-                _feed(content, getattr(self, item.name))
+        for name in _content(self):
+            _feed(content, getattr(self, name))
         object.__setattr__(self, "digest", content.digest())
 
     def __eq__(self, other: object) -> bool:
@@ -106,6 +106,16 @@ class _Node:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def _content(node: _Node) -> tuple[str, ...]:
+    """The names of the fields that make a node what it is."""
+    return _content_of(type(node))  # type: ignore[arg-type]  # mypy takes __hash__ for the class's own
+
+
+@cache
+def _content_of(node: type) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(node) if item.name not in ("span", "digest"))
 
 
 def _feed(content: blake2b, value: object) -> None:
@@ -293,17 +303,24 @@ Expr = Union[
 ]  # fmt: skip
 
 
+def placed(node: Expr, span: Span | None) -> Expr:
+    """The same node with another place in the text. A place is no part of what a node is: its digest stays."""
+    moved = object.__new__(type(node))
+    moved.__dict__.update(node.__dict__, span=span)
+    return moved
+
+
 def children(node: Expr) -> tuple[Expr, ...]:
     """The sub-expressions of a node in a fixed order, dims left out."""
     found: list[Expr] = []
-    for item in fields(node):
-        if item.name in ("kind", "dims", "span", "digest"):
+    for name in _content(node):
+        if name in ("kind", "dims"):
             continue
-        value = getattr(node, item.name)
+        value = getattr(node, name)
         if isinstance(value, _Node):
             found.append(value)  # type: ignore[arg-type]  # every _Node is an Expr
         elif isinstance(value, tuple):
-            found += [part for part in value if isinstance(part, _Node)]
+            found += [part for part in value if isinstance(part, _Node)]  # type: ignore[misc]  # likewise
     return tuple(found)
 
 
@@ -326,18 +343,16 @@ def postorder(*roots: Expr) -> list[Expr]:
 def rebuild(node: Expr, new: Callable[[Expr], Expr]) -> Expr:
     """The node with each direct sub-expression (dims included) replaced by ``new(child)``."""
     changes: dict[str, object] = {}
-    for item in fields(node):
-        if item.name in ("kind", "span", "digest"):
-            continue
-        value = getattr(node, item.name)
+    for name in _content(node):
+        value = getattr(node, name)
         if isinstance(value, _Node):
             changed: object = new(value)  # type: ignore[arg-type]
         elif isinstance(value, tuple) and any(isinstance(part, _Node) for part in value):
-            changed = tuple(new(part) if isinstance(part, _Node) else part for part in value)
+            changed = tuple(new(part) if isinstance(part, _Node) else part for part in value)  # type: ignore[arg-type]
         else:
             continue
         if changed != value:
-            changes[item.name] = changed
+            changes[name] = changed
     return replace(node, **changes) if changes else node  # type: ignore[arg-type]
 
 

@@ -146,7 +146,7 @@ class Typer:
 
 
 def _common(args: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    if all(arg.kind is Kind.INT for arg in args):
+    if all(arg.kind is args[0].kind for arg in args):
         return args
     return tuple(to_float(arg) for arg in args)
 
