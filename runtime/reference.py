@@ -38,7 +38,7 @@ from attnc.dsl.ir import (
     postorder,
 )
 from attnc.runtime.evaluate import Domain, Scope, evaluate, size
-from attnc.runtime.pairs import pair_dot, pair_sum, spread
+from attnc.runtime.pairs import Pairs
 from attnc.runtime.scaled import Scaled, evaluate_divisor
 
 
@@ -61,7 +61,7 @@ def reference(
     computed = dtype or (torch.float64 if first.dtype is torch.float64 else torch.float32)
     with torch.autocast(first.device.type, enabled=False):
         call = _bind(construct, vectors, inputs, q_offset, kv_offset, computed, first.device, check)
-        maps = {branch.name: _map(branch, call, construct) for branch in construct.branches}
+        maps = {branch.name: _map(branch, call) for branch in construct.branches}
         out = _output(construct.output, maps, call).to(stored)
     if not construct.emits:
         return out
@@ -290,11 +290,13 @@ def _mask(branch: Branch, scope: Scope, B: int, H: int, N: int) -> Tensor:
     return live.expand(live.shape[0], live.shape[1], N, keys)
 
 
-def _pairs(live: Tensor, scope: Scope) -> Domain:
+def _pair_domain(pairs: Pairs, scope: Scope) -> Domain:
     """The live pairs as index lists [P]."""
-    b, h, row, column = live.nonzero(as_tuple=True)
+    _, H, N, M = pairs.shape
+    line = pairs.row // max(N, 1)
+    b, row, column = line // max(H, 1), pairs.row % max(N, 1), pairs.flat % max(M, 1)
     i = row + (scope.q_offset[b] if scope.q_offset.numel() > 1 else scope.q_offset)
-    return Domain(rank=1, indices={"b": b, "h": h, "i": i, "j": column + scope.kv_offset})
+    return Domain(rank=1, indices={"b": b, "h": line % max(H, 1), "i": i, "j": column + scope.kv_offset})
 
 
 def _rows(call: _Call) -> Domain:
@@ -302,15 +304,15 @@ def _rows(call: _Call) -> Domain:
     return _token_domain(call, Side.QUERY, call.H, call.N)
 
 
-def _scores(branch: Branch, live: Tensor, call: _Call) -> Tensor:
+def _scores(branch: Branch, pairs: Pairs, call: _Call) -> Tensor:
     """The score of each live pair: [P]."""
     known: dict[Expr, Tensor] = {}
     for node in postorder(branch.score):
         if isinstance(node, Dot):
             assert isinstance(node.left, Vector) and isinstance(node.right, Vector), "split leaves dots of vectors"
             left, right = (node.left, node.right) if node.left.side is Side.QUERY else (node.right, node.left)
-            known[node] = pair_dot(call.by_query_head(left.name), call.by_query_head(right.name), live)
-    return evaluate(branch.score, call.scope, _pairs(live, call.scope), known).expand(int(live.sum()))
+            known[node] = pairs.dot(call.by_query_head(left.name), call.by_query_head(right.name))
+    return evaluate(branch.score, call.scope, _pair_domain(pairs, call.scope), known).expand(pairs.count)
 
 
 def _exponent(weight: Expr) -> tuple[Expr, float] | None:
@@ -324,55 +326,46 @@ def _exponent(weight: Expr) -> tuple[Expr, float] | None:
             return None
 
 
-def _row_max(values: Tensor, live: Tensor) -> Tensor:
-    """The largest live value of each row, -inf where none is: [P] -> [B, H, N]."""
-    dense = torch.nn.functional.pad(spread(values, live, -torch.inf), (0, 1), value=-torch.inf)  # M may be 0
-    return dense.amax(-1)
-
-
-def _to_pairs(rows: Tensor, live: Tensor) -> Tensor:
-    """Each live pair's row value: [B, H, N] -> [P]."""
-    return rows.unsqueeze(-1).expand(live.shape).masked_select(live)
-
-
-def _map(branch: Branch, call: _Call, construct: Attention) -> _MapResult:
+def _map(branch: Branch, call: _Call) -> _MapResult:
     scope = call.scope
     live = _mask(branch, scope, call.B, call.H, call.N).expand(call.B, call.H, call.N, -1)
+    pairs = Pairs.of(live)
     if scope.check and not isinstance(branch.mask, Const):
-        evaluate(branch.mask, scope, _pairs(live, scope), {})
-    with torch.no_grad():
-        rowmax = _row_max(_scores(branch, live, call), live)
+        evaluate(branch.mask, scope, _pair_domain(pairs, scope), {})
+    score = _scores(branch, pairs, call)
+    rowmax = pairs.row_max(score.detach())
     dead = rowmax == -torch.inf  # no live pair, or all of them score -inf: a row with no key
-    live = live & ~dead.unsqueeze(-1)
-    score = _scores(branch, live, call)
+    if (live & dead.unsqueeze(-1)).any():  # its pairs leave the list, so that no gradient starts there
+        pairs = Pairs.of(live & ~dead.unsqueeze(-1))
+        score = _scores(branch, pairs, call)
 
     symbol = Symbol(kind=Kind.FLOAT, name="s")
-    pairs = _pairs(live, scope)
+    domain = _pair_domain(pairs, scope)
     if exponent := _exponent(branch.normalization.weight):
-        z = evaluate(exponent[0], scope, pairs, {symbol: score}).expand_as(score) * exponent[1]
-        top = _row_max(z.detach(), live)
+        z = evaluate(exponent[0], scope, domain, {symbol: score}).expand_as(score) * exponent[1]
+        top = pairs.row_max(z.detach())
         top = torch.where(top.isfinite(), top, 0)
-        weight = torch.exp(z - _to_pairs(top, live))
+        weight = torch.exp(z - pairs.select_rows(top))
     else:
         top = torch.zeros_like(rowmax)
-        weight = evaluate(branch.normalization.weight, scope, pairs, {symbol: score}).expand_as(score)
+        weight = evaluate(branch.normalization.weight, scope, domain, {symbol: score}).expand_as(score)
 
-    total = spread(weight, live).sum(-1)
+    total = pairs.spread(weight).sum(-1)
     safe = torch.where(dead, 1, total)  # a divisor's derivative at a sum of 0 may be inf
     divisor = evaluate_divisor(branch.normalization.divisor, Scaled(mantissa=safe, scale=top), scope, _rows(call))
     scale = torch.where(divisor.scale == -torch.inf, 0, divisor.scale).detach()
     mantissa = torch.where(dead, 1, divisor.mantissa)
 
     factor = torch.exp(torch.where(dead, 0, top - scale)) / mantissa
-    summed = pair_sum(weight, call.by_query_head(branch.value), live)
-    after = (weight * _to_pairs(factor, live)).detach()
+    summed = pairs.sum(weight, call.by_query_head(branch.value))
+    after = (weight * pairs.select_rows(factor)).detach()
     return _MapResult(
         out=torch.where(dead.unsqueeze(-1), 0, summed * factor.unsqueeze(-1)),
         lse=torch.where(dead, -torch.inf, torch.log(mantissa) + scale),
         total=torch.where(dead, 0, total * torch.exp(top)),
         rowmax=rowmax,
-        entropy=-spread(torch.xlogy(after, after), live).sum(-1),
-        colsum=spread(after, live).sum(-2),
+        entropy=-pairs.spread(torch.xlogy(after, after)).sum(-1),
+        colsum=pairs.spread(after).sum(-2),
     )
 
 
