@@ -148,6 +148,8 @@ def _tighten(fn: Fn, terms: list[Expr]) -> list[Expr]:
         highs = [high for _, _, high in members if high is not None]
         if fn is Fn.AND:
             low, high = max(lows, default=None), min(highs, default=None)
+            if low is not None and high is not None and low > high:
+                return [FALSE]
         elif any(low is not None and high is not None for _, low, high in members):
             continue
         else:
@@ -184,8 +186,8 @@ def _range_of(term: Expr) -> tuple[Affine, int | None, int | None] | None:
 
 
 def _between(form: Affine, low: int | None, high: int | None) -> list[Expr]:
-    if low is not None and high is not None and low >= high:
-        return [compare(Fn.EQ, form.shifted(-low))] if low == high else [FALSE]
+    if low is not None and low == high:
+        return [compare(Fn.EQ, form.shifted(-low))]
     bounds = [] if low is None else [compare(Fn.GE, form.shifted(-low))]
     return bounds if high is None else [*bounds, compare(Fn.LE, form.shifted(-high))]
 

@@ -131,6 +131,7 @@ def test_small_powers_are_products(exponent: int, value: float) -> None:
         (all_of((le(J, I), lt(I, J))), FALSE),
         (any_of((lt(J, 4), lt(J, 8), FALSE)), lt(J, 8)),
         (any_of((lt(J, 4), ge(J, 2))), TRUE),
+        (any_of((lt(J, 4), ge(J, 8), ge(J, 9))), any_of((ge(J, 8), lt(J, 4)))),
         (all_of((le(J, I), ge(J, I))), eq(I, J)),
         (all_of((FLAG, TRUE, FLAG)), FLAG),
         (any_of((FLAG, not_(FLAG))), TRUE),
