@@ -6,6 +6,7 @@ import re
 import unicodedata
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 from lark import Lark
 
@@ -47,11 +48,12 @@ _MEANT = {
 }
 
 
-def read_source(name: str, content: bytes) -> Source:
-    """A file's text: a byte order mark is dropped, line ends become ``\\n``. Bytes that are not UTF-8 are kept as
-    lone surrogates, for ``parse`` to fault at their place."""
-    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    return Source(name=name, text=text.replace("\r\n", "\n").replace("\r", "\n"))
+def read_source(path: str | Path, content: bytes | None = None) -> Source:
+    """A file's text, from ``content`` where that is at hand: a byte order mark is dropped, line ends become ``\\n``.
+    Bytes that are not UTF-8 are kept as lone surrogates, for ``parse`` to fault at their place."""
+    data = Path(path).read_bytes() if content is None else content
+    text = data.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    return Source(name=str(path), text=text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def parse(source: Source, *, library: bool = False) -> syntax.File:
