@@ -142,6 +142,6 @@ def size_like(value: ir.Expr, report: Report) -> bool:
     for node in ir.postorder(value):
         if not isinstance(node, ir.Const | ir.Size | ir.ParamRef | ir.Apply):
             assert node.span is not None
-            report.fault("A210", "a size is made of sizes, numbers and params", node.span, label="not known in advance")
+            report.fault("A209", "a size is made of sizes, numbers and params", node.span, label="not known in advance")
             return False
     return True

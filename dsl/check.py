@@ -71,8 +71,9 @@ def _construct(construct: syntax.Construct, file: syntax.File, report: Report) -
     else:
         made = recurrence(construct, clauses, declared, file.source)
     check_lets(clauses, scope, elaborator, report)
-    _unused(clauses, elaborator.used, report)
     check_defaults(declared.params, tuple(conditions.later.values()), report)
+    if not report.failed():  # what a fault hides may well be used
+        _unused(clauses, elaborator.used, report)
     return made
 
 

@@ -91,13 +91,13 @@ class Declarations:
         if expr is None:
             return None
         if expr.kind is not ir.Kind.INT or expr.dims:
-            self.report.fault("A210", "a size is an int", node.span, label=f"this is {expr.kind}")
+            self.report.fault("A209", "a size is an int", node.span, label=f"this is {expr.kind}")
             return None
         if not size_like(expr, self.report):
             return None
         size = canonical(expr)
         if isinstance(size, ir.Const) and size.value < 1:
-            self.report.fault("A210", "a size is at least 1", node.span)
+            self.report.fault("A209", "a size is at least 1", node.span)
             return None
         return size
 
@@ -115,7 +115,7 @@ class Declarations:
         kind = KINDS.get(declared.element.text)
         if kind is None:
             self.report.fault(
-                "A209", f"a param is no `{declared.element.text}`", declared.element.span,
+                "A208", f"a param is no `{declared.element.text}`", declared.element.span,
                 help=near(declared.element.text, KINDS) or "write `int`, `float` or `bool`",
             )  # fmt: skip
             self.scope.declare(name, Value(what="param", expr=None, span=name.span), self.report)
@@ -124,7 +124,7 @@ class Declarations:
         if declared.axes is not None and not (
             len(declared.axes) == 1 and isinstance(axis := declared.axes[0], syntax.Ref) and axis.name == "H"
         ):
-            self.report.fault("A305", "a param is one value, or one a head", declared.span, help="write `int[H]`")
+            self.report.fault("A304", "a param is one value, or one a head", declared.span, help="write `int[H]`")
         if declared.nograd:
             self.report.fault("A403", "`nograd` follows an input's type", declared.span, help="a param has no gradient")
         if per_head:
@@ -142,7 +142,7 @@ class Declarations:
         assert node is not None
         if isinstance(node, syntax.ListLiteral) is not per_head:
             message = "a param with one entry a head takes a list" if per_head else "this param takes one value"
-            self.report.fault("A305", message, node.span, help="write `param w: int[H] = [1, 2, 4]`")
+            self.report.fault("A304", message, node.span, help="write `param w: int[H] = [1, 2, 4]`")
             return None
         if isinstance(node, syntax.ListLiteral):
             values = [self._constant(item, kind) for item in node.items]
@@ -155,7 +155,7 @@ class Declarations:
             return None
         value = constant(expr)
         if value is None:
-            self.report.fault("A208", "a default is a constant", node.span, label="has no value of its own")
+            self.report.fault("A207", "a default is a constant", node.span, label="has no value of its own")
             return None
         try:
             return param_value(value, kind)
@@ -196,7 +196,7 @@ class Declarations:
         for name, ref in self.sizes.items():
             if ir.Size(kind=ir.Kind.INT, name=name) not in alone and not self.report.failed():
                 self.report.fault(
-                    "A211", f"no shape tells what `{name}` is", ref.span, help=f"some axis must be `{name}` alone"
+                    "A210", f"no shape tells what `{name}` is", ref.span, help=f"some axis must be `{name}` alone"
                 )
 
     def _vector(self, role: Role, item: syntax.VectorItem, default: ir.Expr) -> None:
@@ -213,7 +213,7 @@ class Declarations:
         kind = INPUT_KINDS.get(declared.element.text)
         if kind is None:
             help = near(declared.element.text, INPUT_KINDS) or f"write one of {', '.join(INPUT_KINDS)}"
-            self.report.fault("A209", f"no tensor is `{declared.element.text}`", declared.element.span, help=help)
+            self.report.fault("A208", f"no tensor is `{declared.element.text}`", declared.element.span, help=help)
         axes = [self.size(axis) for axis in declared.axes or ()]
         entity = self.scope.names.get(name.text)
         if kind is None or None in axes or entity is None or entity.span != name.span:
@@ -300,7 +300,7 @@ def check_parameters(clause: syntax.LetClause, scope: Scope, report: Report) -> 
         seen.add(name.text)
         if parameter.type is not None and parameter.type.text not in KINDS:
             help = near(parameter.type.text, KINDS) or "write `int`, `float` or `bool`, or nothing"
-            report.fault("A209", f"a parameter is no `{parameter.type.text}`", parameter.type.span, help=help)
+            report.fault("A208", f"a parameter is no `{parameter.type.text}`", parameter.type.span, help=help)
     if isinstance(clause.value, syntax.Pair):
         check_pair(clause.value, scope, seen, report)
 

@@ -83,7 +83,8 @@ class Elaborator:
         result: ir.Expr | None
         match node:
             case syntax.Number(value=number):
-                return self._number(number, span)
+                kind = ir.Kind.INT if isinstance(number, int) else ir.Kind.FLOAT
+                return ir.Const(kind=kind, value=number, span=span)
             case syntax.Bool(value=truth):
                 return ir.Const(kind=ir.Kind.BOOL, value=truth, span=span)
             case syntax.Ref():
@@ -115,13 +116,6 @@ class Elaborator:
                 return None
             case _:
                 assert_never(node)
-
-    def _number(self, number: int | float, span: Span) -> ir.Expr | None:
-        if isinstance(number, int) and number >= 2**63:
-            self.report.fault("A207", "an integer has at most 64 bits", span, label="beyond 2 ** 63 - 1")
-            return None
-        kind = ir.Kind.INT if isinstance(number, int) else ir.Kind.FLOAT
-        return ir.Const(kind=kind, value=number, span=span)
 
     def _unary(self, op: str, x: ir.Expr, span: Span) -> ir.Expr | None:
         if op == "not":
@@ -166,7 +160,7 @@ class Elaborator:
                 expr = ir.placed(expr, span)
                 return self._at_token(expr) if self.recurrence and isinstance(expr, ir.Load) else expr
             case PerHead(name=name):
-                self.report.fault("A305", f"`{name}` has one entry a head", span, help=f"write `{name}[h]`")
+                self.report.fault("A304", f"`{name}` has one entry a head", span, help=f"write `{name}[h]`")
                 return None
             case Let(clauses=clauses):
                 plain = [clause for clause in clauses if clause.parameters is None]
@@ -212,7 +206,7 @@ class Elaborator:
         if self._instances <= MOST_INSTANCES:
             return True
         if self._instances == MOST_INSTANCES + 1:
-            self.report.fault("A108", f"functions expand to more than {MOST_INSTANCES} distinct calls", span)
+            self.report.fault("A107", f"functions expand to more than {MOST_INSTANCES} distinct calls", span)
         return False
 
     def _guarded(self, clause: object, name: str, span: Span, task: Task[T]) -> Task[T | None]:

@@ -9,7 +9,7 @@ from attnc.dsl.check import check
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.parse import parse
 from attnc.dsl.report import Report, near
-from attnc.dsl.source import Source, Span
+from attnc.dsl.source import Source
 from attnc.dsl.specialize import specialize
 
 
@@ -20,22 +20,20 @@ def compile_text(source: Source, params: Mapping[str, object], name: str | None 
 
 
 def choose(source: Source, constructs: tuple[ir.Construct, ...], name: str | None) -> ir.Construct:
-    """The construct of that name; the only one without a name."""
-    report = Report(source=source)
-    known = [construct.name for construct in constructs]
+    """The construct of that name; without a name, the only one. A parsed file holds at least one."""
     if name is None and len(constructs) == 1:
         return constructs[0]
-    start = constructs[0].span if constructs else Span(start=0, end=0)
-    names = ", ".join(f"`{item}`" for item in known)
-    if not constructs:
-        report.fault("A410", "the file holds no construct", start, help="write `attention NAME { ... }`")
-    elif name is None:
-        report.fault("A411", f"the file holds several constructs: {names}", start, help="choose one by its name")
     for construct in constructs:
         if construct.name == name:
             return construct
-    if constructs and name is not None:
-        report.fault("A411", f"the file holds no `{name}`", start, help=near(name, known) or f"it holds {names}")
+    report = Report(source=source)
+    known = [construct.name for construct in constructs]
+    names = ", ".join(f"`{item}`" for item in known)
+    if name is None:
+        report.fault("A410", "the file holds several constructs", constructs[1].span, help=f"choose one of {names}")
+    else:
+        help = near(name, known) or f"it holds {names}"
+        report.fault("A410", f"the file holds no `{name}`", constructs[0].span, help=help)
     raise SpecError(source, report.sorted())
 
 

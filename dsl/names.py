@@ -98,10 +98,13 @@ class Scope:
             scope = scope.parent
 
     def declare(self, name: syntax.Name, entity: Entity, report: Report) -> None:
-        """Add a name; a fault if it already means something."""
-        if complain_if_taken(self, name, report):
-            return
-        self.names[name.text] = entity
+        """Add a name; a fault if it already means something. Of two meanings neither is believed if one is the
+        library's: the spec meant its own."""
+        taken = complain_if_taken(self, name, report)
+        if not taken:
+            self.names[name.text] = entity
+        elif name.text not in RESERVED and (other := self.find(name.text)) is not None and other.span is None:
+            self.names[name.text] = Value(what=entity.what, expr=None, span=name.span)
 
 
 def complain_if_taken(scope: Scope, name: syntax.Name, report: Report) -> bool:

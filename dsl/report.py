@@ -10,6 +10,9 @@ from attnc.dsl.diagnostics import Diagnostic, Severity, SpecError
 from attnc.dsl.source import Source, Span
 
 
+MOST_FAULTS = 100  # told at once
+
+
 @dataclass(kw_only=True)
 class Report:
     """Collects diagnostics; what could not be made is None from then on, and silent."""
@@ -27,8 +30,13 @@ class Report:
         self.found[diagnostic] = None
 
     def sorted(self) -> tuple[Diagnostic, ...]:
-        """In the order of the text."""
-        return tuple(sorted(self.found, key=lambda item: (item.span.start, item.span.end, item.code)))
+        """Faults, then warnings, each in the order of the text."""
+        return tuple(
+            sorted(
+                self.found,
+                key=lambda item: (item.severity is Severity.WARNING, item.span.start, item.span.end, item.code),
+            )
+        )
 
     def failed(self) -> bool:
         return any(item.severity is Severity.ERROR for item in self.found)
@@ -36,7 +44,7 @@ class Report:
     def finish(self) -> tuple[Diagnostic, ...]:
         """The warnings, or SpecError with everything if there is a fault."""
         if self.failed():
-            raise SpecError(self.source, self.sorted())
+            raise SpecError(self.source, self.sorted()[:MOST_FAULTS])
         return self.sorted()
 
 

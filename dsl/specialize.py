@@ -26,7 +26,7 @@ def specialize(construct: C, params: Mapping[str, object]) -> C:
         if name not in known:
             names = ", ".join(f"`{item}`" for item in known) or "none"
             help = near(name, known) or f"it has {names}"
-            report.fault("A304", f"`{construct.name}` has no param `{name}`", construct.span, help=help)
+            report.fault("A101", f"`{construct.name}` has no param `{name}`", construct.span, help=help)
     report.finish()
     for condition in construct.conditions:
         broken = broken_by(condition, bound)
@@ -44,7 +44,7 @@ def _bind(declared: Sequence[ir.ParamDecl], given: Mapping[str, object], report:
         if param.name not in given:
             if param.default is None:
                 label = f"{param.kind} needed"
-                report.fault("A306", f"`{param.name}` has no default: give it", param.span, label=label)
+                report.fault("A305", f"`{param.name}` has no default: give it", param.span, label=label)
             else:
                 bound[param.name] = param.default
             continue

@@ -178,7 +178,7 @@ class Vectors:
         flag = args.get("interleaved", ir.Const(kind=ir.Kind.BOOL, value=False))
         if not isinstance(flag, ir.Const) or not isinstance(flag.value, bool):
             assert flag.span is not None
-            self.report.fault("A208", "`interleaved` is `true` or `false`", flag.span)
+            self.report.fault("A207", "`interleaved` is `true` or `false`", flag.span)
             return None
         if operand is None or position is None or base is None or scaling is None:
             return None

@@ -1,0 +1,50 @@
+"""Every code of the checker: its bad example yields it and nothing else, its good example nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import attnc.dsl.check
+from attnc.dsl.check import check
+from attnc.dsl.code import Code
+from attnc.dsl.codes_check import CHECK
+from attnc.dsl.diagnostics import Diagnostic, SpecError
+from attnc.dsl.frontend import choose, compilable
+from attnc.dsl.parse import parse
+from attnc.dsl.source import Source
+from attnc.dsl.specialize import specialize
+
+
+def diagnose(text: str) -> tuple[Diagnostic, ...]:
+    """Everything that the front end says about a text on its way to code."""
+    source = Source(name="<text>", text=text)
+    try:
+        result = check(parse(source))
+        compilable(specialize(choose(source, result.constructs, None), {}))
+    except SpecError as error:
+        return error.diagnostics
+    return result.warnings
+
+
+@pytest.mark.parametrize("code", CHECK, ids=lambda code: code.code)
+def test_bad_example_yields_exactly_its_code(code: Code) -> None:
+    assert {item.code for item in diagnose(code.bad)} == {code.code}
+
+
+@pytest.mark.parametrize("code", CHECK, ids=lambda code: code.code)
+def test_good_example_yields_nothing(code: Code) -> None:
+    assert diagnose(code.good) == ()
+
+
+def test_every_code_used_is_explained_and_every_code_explained_is_used() -> None:
+    folder = Path(attnc.dsl.check.__file__).parent
+    used = {
+        code
+        for path in folder.glob("*.py")
+        if not path.name.startswith("codes")
+        for code in re.findall(r'"([AW]\d{3})"', path.read_text(encoding="utf-8"))
+    }
+    assert {code for code in used if code >= "A1"} == {code.code for code in CHECK}
