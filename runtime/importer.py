@@ -45,7 +45,7 @@ class SpecLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         from attnc.dsl.parse import parse, read_source
 
-        source = read_source(self.path)
+        source = read_source(str(self.path), self.path.read_bytes())
         names = [construct.name.text for construct in parse(source).constructs]
         for name in names:
             module.__dict__.pop(name, None)  # importlib.reload: ops of the text as it was

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.abc import ExecutionLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_loader
+from pathlib import PurePath
 from threading import Lock
 from types import ModuleType
 
@@ -16,10 +18,19 @@ from attnc.runtime.cache import Entry, fetch, key
 _LOADING = Lock()  # guards sys.modules between the look and the entry
 
 
-def load_module(source: Source, name: str | None, params: Mapping[str, object], target: str) -> tuple[str, ModuleType]:
-    """The construct's name and its module, registered in sys.modules under a name made from its key. Equal specs
-    share one module. Raises SpecError for a spec with faults."""
-    entry_key = key(source, name, sorted(params.items()), target)
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A generated module and the entry it was made from."""
+
+    entry: Entry
+    module: ModuleType
+
+
+def load_module(source: Source, name: str | None, params: Mapping[str, object], target: str) -> Loaded:
+    """The module of a spec, registered in sys.modules under a name made from its key; equal specs share one. Raises
+    SpecError for a spec with faults."""
+    given = [(param, type(value).__qualname__, value) for param, value in sorted(params.items())]
+    entry_key = key(PurePath(source.name).name, source.text, name, given, target)  # comments in it name the file
     module_name = f"attnc_generated_{entry_key}"
     with _LOADING:
         module = sys.modules.get(module_name)
@@ -30,7 +41,7 @@ def load_module(source: Source, name: str | None, params: Mapping[str, object], 
             module = _execute(spec)
     loader = module.__loader__
     assert isinstance(loader, GeneratedLoader), "only this function makes modules of this name"
-    return loader.entry.name, module
+    return Loaded(entry=loader.entry, module=module)
 
 
 def _compile(source: Source, name: str | None, params: Mapping[str, object], target: str) -> tuple[str, str]:

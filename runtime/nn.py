@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor, heads: int) -> Tensor:
         """[B, L, heads * dim] -> [B, heads, L, dim], a view."""
-        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)
+        return x.reshape(*x.shape[:-1], heads, self.head_dim).transpose(1, 2)
 
     def _project(self, out: Tensor) -> Tensor:
         projected: Tensor = self.out_proj(out.transpose(1, 2).flatten(-2))

@@ -38,8 +38,9 @@ class Op:
         self.params: Mapping[str, object] = MappingProxyType(
             {key: tuple(value) if isinstance(value, list) else value for key, value in sorted(params.items())}
         )
-        self.name, self._module = load_module(source, name, self.params, target)
-        self._function: Callable[..., Any] = getattr(self._module, self.name)
+        self._loaded = load_module(source, name, self.params, target)
+        self.name = self._loaded.entry.name
+        self._function: Callable[..., Any] = getattr(self._loaded.module, self.name)
 
     def __call__(
         self,
@@ -52,7 +53,7 @@ class Op:
         """The result: a tensor [B, H, N, E], or a named tuple of ``out`` and what the spec emits. ``backend``:
         auto, triton, interpret, eager, reference; a backend asked for by name works or raises."""
         if backend == "reference":
-            return self.reference(*vectors, q_offset=q_offset, kv_offset=kv_offset, **inputs)
+            return self._reference(vectors, inputs, q_offset, kv_offset)
         return self._function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **inputs)
 
     def reference(
@@ -66,9 +67,21 @@ class Op:
     ) -> Any:
         """The dense definition, differentiable. ``dtype=torch.float64`` computes and returns in float64;
         ``check`` raises IndexError where a live pair reads outside an input."""
+        return self._reference(vectors, inputs, q_offset, kv_offset, dtype=dtype, check=check)
+
+    def _reference(
+        self,
+        vectors: tuple[Tensor, ...],
+        inputs: Mapping[str, Tensor | int | float | bool],
+        q_offset: int | Tensor | None,
+        kv_offset: int,
+        *,
+        dtype: torch.dtype | None = None,
+        check: bool = False,
+    ) -> Any:
         from attnc.runtime.reference import reference
 
-        bound = self._module.bind(vectors, inputs, q_offset, kv_offset)
+        bound = self._loaded.module.bind(vectors, inputs, q_offset, kv_offset)
         return reference(
             self.construct,
             bound.vectors,
@@ -103,7 +116,7 @@ class Op:
 
     def source(self) -> str:
         """The text of the generated module."""
-        return self._module.__loader__.get_source(self._module.__name__)
+        return self._loaded.entry.text
 
     @cached_property
     def construct(self) -> Attention:
@@ -122,10 +135,10 @@ class Op:
         return self._source.text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Op) and self._module is other._module
+        return isinstance(other, Op) and self._loaded.module is other._loaded.module
 
     def __hash__(self) -> int:
-        return hash(self._module.__name__)
+        return hash(self._loaded.module.__name__)
 
     def __copy__(self) -> Op:
         return self

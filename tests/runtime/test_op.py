@@ -1,0 +1,268 @@
+"""Ops: loading, sharing, copies, pickles, threads, the warm cache; and `.attn` files as modules."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import attnc
+import attnc.importer
+from attnc import SpecError
+from tests.tolerance import assert_close
+
+ALIBI = """attention alibi {
+  param w: int = 4
+  input slope: f32[H]
+  score dot(q, k) / sqrt(D) - slope[h] * abs(i - j)
+  mask causal and window(w)
+  normalize softmax
+  emit lse
+}
+"""
+TWO = "attention one { score dot(q, k) normalize softmax }  attention two { score dot(q, k) normalize sigmoid }"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a cache of its own, and no generated module from another."""
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path / "cache"))
+    for name in [name for name in sys.modules if name.startswith("attnc_generated_")]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path / "cache"
+
+
+def _qkv(dtype: torch.dtype = torch.float32, N: int = 9) -> list[Tensor]:
+    torch.manual_seed(N)
+    return [torch.randn(2, heads, N, 8, dtype=dtype, requires_grad=True) for heads in (4, 2, 2)]
+
+
+def test_an_op_is_its_reference() -> None:
+    op = attnc.loads(ALIBI, w=2)
+    vectors, slope = _qkv(), torch.rand(4, requires_grad=True)
+    out, lse = op(*vectors, slope=slope)
+    expected = op.reference(*vectors, slope=slope, dtype=torch.float64)
+    assert expected._fields == ("out", "lse") and expected.out.dtype is torch.float64
+    assert_close(out, expected.out, dtype=torch.float32, length=9)
+    assert_close(lse, expected.lse, dtype=torch.float32, length=9)
+    by_name = op(*vectors, slope=slope, backend="reference")
+    assert torch.equal(by_name.out, op.reference(*vectors, slope=slope).out)
+    found = torch.autograd.grad(out.sum() + lse.sum(), [*vectors, slope])
+    wanted = torch.autograd.grad(expected.out.sum() + expected.lse.sum(), [*vectors, slope])
+    for left, right in zip(found, wanted, strict=True):
+        assert_close(left, right, dtype=torch.float32, length=9 * 9)
+
+
+def test_the_reference_checks_its_call_as_the_op_does() -> None:
+    op = attnc.loads(ALIBI)
+    for call in (op, op.reference):
+        with pytest.raises(TypeError, match="slope"):
+            call(*_qkv())
+        with pytest.raises(ValueError, match="slope"):
+            call(*_qkv(), slope=torch.zeros(3))
+    with pytest.raises((TypeError, ValueError), match="backend"):
+        op(*_qkv(), slope=torch.zeros(4), backend="fastest")
+
+
+def test_check_reports_what_a_live_pair_reads_outside() -> None:
+    op = attnc.loads("attention a { input r: f32[4] score dot(q, k) + r[i - j] mask causal normalize softmax }")
+    vectors = _qkv()
+    op.reference(*[x[:, :, :4] for x in vectors], r=torch.zeros(4), check=True)
+    with pytest.raises(IndexError, match="r: index 4 is outside axis 0 of size 4, at b = 0, h = 0, i = 4, j = 0"):
+        op.reference(*vectors, r=torch.zeros(4), check=True)
+
+
+def test_what_people_see() -> None:
+    op = attnc.loads(ALIBI, w=2)
+    assert op.name == "alibi" and dict(op.params) == {"w": 2}
+    assert repr(op) == "<attnc op alibi, w=2>" and str(op) == ALIBI
+    assert "def alibi(" in op.source() and "import attnc" not in op.source() and "from attnc" not in op.source()
+    compile(op.source(), "source", "exec")
+    assert op.plan().strip()
+    assert op.mask(5).shape == (1, 1, 5, 5) and op.mask(5, 7).sum() == 5 * 3
+
+
+def test_load_reads_files_and_chooses_by_name(tmp_path: Path) -> None:
+    (tmp_path / "two.attn").write_text(TWO)
+    assert attnc.load(tmp_path / "two.attn", "one").name == "one"
+    assert attnc.load(str(tmp_path / "two.attn"), name="two").name == "two"
+    with pytest.raises(SpecError, match=r"two\.attn:1:"):
+        attnc.load(tmp_path / "two.attn")
+    (tmp_path / "bytes.attn").write_bytes(b"\xef\xbb\xbfattention a {\r\n  score dot(q, k)\r\n  normalize \xff }")
+    with pytest.raises(SpecError, match="0xff"):
+        attnc.load(tmp_path / "bytes.attn")
+    with pytest.raises(FileNotFoundError):
+        attnc.load(tmp_path / "none.attn")
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("attention a { score dot(q, k) }", {}),
+        ("attention a { scor dot(q, k) }", {}),
+        (ALIBI, {"w": -1}),
+        (ALIBI, {"w": 1.5}),
+        (ALIBI, {"w": torch.tensor(3)}),
+        (ALIBI, {"v": 1}),
+        ("recurrence r { input a: f32[B, H, N]  state S[D, E]  step exp(a) * S + outer(k, v)  read q @ S }", {}),
+    ],
+)
+def test_faults_show_at_load(text: str, params: dict[str, object], folder: Path) -> None:
+    with pytest.raises(SpecError):
+        attnc.loads(text, **params)  # type: ignore[arg-type]  # wrong on purpose
+    assert not folder.exists()
+
+
+def test_equal_specs_share_a_module_and_others_do_not(tmp_path: Path) -> None:
+    op = attnc.loads(ALIBI)
+    assert attnc.loads(ALIBI) == op and hash(attnc.loads(ALIBI)) == hash(op)
+    assert attnc.loads(ALIBI, w=3) != op and attnc.loads(ALIBI + "# remark") != op
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "alibi.attn").write_text(ALIBI)
+    assert attnc.load(tmp_path / "a" / "alibi.attn") == attnc.load(tmp_path / "b" / "alibi.attn")
+
+
+def test_generated_functions_have_a_file_and_a_source(folder: Path) -> None:
+    op = attnc.loads(ALIBI)
+    (entry,) = folder.glob("*.py")
+    function = op._function
+    assert inspect.getsourcefile(function) == str(entry)
+    assert inspect.getsource(function).startswith("def alibi(")
+    assert sys.modules[function.__module__].__dict__["alibi"] is function
+
+
+def test_copies_and_pickles() -> None:
+    op = attnc.loads(ALIBI, w=2)
+    assert copy.copy(op) is op and copy.deepcopy({"op": op})["op"] is op
+    again = pickle.loads(pickle.dumps(op))
+    assert again == op and dict(again.params) == {"w": 2} and str(again) == ALIBI
+
+
+def test_a_pickle_works_in_another_process(tmp_path: Path) -> None:
+    op = attnc.loads(ALIBI, w=2)
+    vectors = [x.detach() for x in _qkv()]
+    slope = torch.ones(4)
+    (tmp_path / "op.pickle").write_bytes(pickle.dumps((op, vectors, slope, op(*vectors, slope=slope).out)))
+    program = (
+        "import pickle, sys, torch\n"
+        "op, vectors, slope, out = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "assert torch.equal(op(*vectors, slope=slope).out, out)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path / "op.pickle")]).returncode == 0
+
+
+def test_threads_that_load_at_once_share_one_module(folder: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        ops = list(pool.map(lambda number: attnc.loads(ALIBI, w=number % 2 + 1), range(32)))
+        assert len(set(ops)) == 2 and len(list(folder.glob("*.py"))) == 2
+        vectors = [x.detach() for x in _qkv()]
+        outs = list(pool.map(lambda op: op(*vectors, slope=torch.ones(4)).out, ops))
+    for number, out in enumerate(outs):
+        assert torch.equal(out, outs[number % 2])
+
+
+WARM = """
+import sys, time, torch
+start = time.perf_counter()
+import attnc
+op = attnc.loads(sys.stdin.read())
+spent = time.perf_counter() - start
+loaded = [name for name in ("lark", "jinja2", "sympy", "attnc.dsl.check") if name in sys.modules]
+print(spent, *loaded)
+"""
+
+
+def test_a_warm_cache_needs_no_compiler_and_little_time() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+
+    def run() -> list[str]:
+        command = [sys.executable, "-c", WARM]
+        done = subprocess.run(command, input=ALIBI, text=True, capture_output=True, check=True, env=environment)
+        return done.stdout.split()
+
+    assert len(run()) > 1  # cold: the compiler was there
+    warm = [run() for _ in range(3)]
+    assert all(len(words) == 1 for words in warm)
+    assert min(float(words[0]) for words in warm) < 0.05
+
+
+def test_a_damaged_entry_is_compiled_again(folder: Path) -> None:
+    op = attnc.loads(ALIBI)
+    (entry,) = folder.glob("*.py")
+    whole = entry.read_bytes()
+    entry.write_bytes(whole.replace(b"return", b"retrun"))
+    program = "import attnc, sys; attnc.loads(sys.stdin.read())"
+    assert subprocess.run([sys.executable, "-c", program], input=ALIBI, text=True).returncode == 0
+    assert entry.read_bytes() == whole and op.source() in whole.decode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="directories have no write bit on Windows")
+def test_without_a_cache_it_works_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").chmod(stat.S_IREAD)
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match="cannot be written"):
+        op = attnc.loads(ALIBI)
+    vectors = _qkv()
+    out = op(*vectors, slope=torch.ones(4)).out
+    assert_close(out, op.reference(*vectors, slope=torch.ones(4)).out, dtype=torch.float32, length=9)
+
+
+# --- .attn files as modules -------------------------------------------------------------------
+
+
+@pytest.fixture
+def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "two.attn").write_text(TWO)
+    (tmp_path / "alone.attn").write_text(ALIBI)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("specs", "specs.two", "alone", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield tmp_path
+    for name in ("specs", "specs.two", "alone", "broken"):
+        sys.modules.pop(name, None)
+
+
+def test_specs_import_like_modules(specs: Path) -> None:
+    alone, two = importlib.import_module("alone"), importlib.import_module("specs.two")
+    assert alone.alibi == attnc.load(specs / "alone.attn") and alone.alibi is alone.alibi
+    assert alone.__spec_text__ == ALIBI and alone.__file__ == str(specs / "alone.attn")
+    assert two.__all__ == ["one", "two"] and {"one", "two"} <= set(dir(two))
+    assert two.two.name == "two"
+    with pytest.raises(AttributeError, match="no construct 'three': one, two"):
+        _ = two.three
+    names: dict[str, object] = {}
+    exec("from specs.two import *", names)
+    assert isinstance(names["one"], attnc.Op)
+
+
+def test_reload_sees_the_new_text(specs: Path) -> None:
+    alone = importlib.import_module("alone")
+    old = alone.alibi
+    (specs / "alone.attn").write_text(ALIBI.replace("= 4", "= 5"))
+    importlib.reload(alone)
+    assert alone.alibi != old and alone.alibi.mask(9).sum() > old.mask(9).sum()
+
+
+def test_a_fault_shows_at_import_and_missing_files_as_ever(specs: Path) -> None:
+    (specs / "broken.attn").write_text("attention broken { score }")
+    with pytest.raises(SpecError, match=r"broken\.attn:1:"):
+        importlib.import_module("broken")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("specs.three")
+    finders = len(sys.meta_path)
+    importlib.reload(attnc.importer)
+    assert len(sys.meta_path) == finders
