@@ -157,8 +157,10 @@ def _tighten(fn: Fn, terms: list[Expr]) -> list[Expr]:
             if low is not None and high is not None and low <= high + 1:
                 return [TRUE]
         same = next((terms[place] for place in places if ranges[place][1:] == (low, high)), None)
-        replaced |= {place: [] for place in places}
-        replaced[places[0]] = [same] if same is not None else _between(members[0][0], low, high)
+        bounds = [same] if same is not None else _between(members[0][0], low, high)
+        if len(bounds) < len(places) or any(low is not None and high is not None for _, low, high in members):
+            replaced |= {place: [] for place in places}
+            replaced[places[0]] = bounds
     return [part for place, term in enumerate(terms) for part in replaced.get(place, [term])]
 
 

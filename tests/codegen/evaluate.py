@@ -65,7 +65,7 @@ def _unary(fn: Fn, kind: Kind, x: Value) -> Value:
     if fn is Fn.ABS:
         return abs(x)
     if fn is Fn.SIGN:
-        return x if x != x else type(x)((x > 0) - (x < 0))
+        return type(x)((x > 0) - (x < 0))  # 0 for NaN, as torch.sign
     if fn is Fn.RELU:
         return _greatest(x, type(x)(0))
     if fn is Fn.FLOOR:
