@@ -196,7 +196,7 @@ def _provably_natural(form: Affine, facts: Facts, depth: int) -> bool:
 
 
 def _without_floors(form: Affine) -> Iterable[Affine]:
-    """Smaller affine forms, each with one ``n * (x // n)`` replaced by ``x - n + 1``, or ``-n * (x // n)`` by ``-x``."""
+    """Smaller forms, each with one ``n * (x // n)`` replaced by ``x - n + 1``, or ``-n * (x // n)`` by ``-x``."""
     for atom, factor in form.terms:
         match atom:
             case Apply(fn=Fn.FLOORDIV, args=(x, Const(value=value))) if value > 0 and factor % value == 0:

@@ -1,0 +1,224 @@
+"""A program and its plan as the text of one module. Decisions end here; the templates print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from attnc.codegen.emit_torch import TorchMap, axis_texts, output_lines, prologue, size_text, tables, torch_map
+from attnc.codegen.emit_triton import Kernel, kernels
+from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
+from attnc.codegen.names import Naming
+from attnc.codegen.plan import Plan
+from attnc.codegen.printer import Names
+from attnc.dsl.ir import Const, Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpMap(TorchMap):
+    """A map's host side: what templates/op.py.j2 needs beyond the PyTorch text."""
+
+    op: str
+    schema: str
+    returns: str
+    backward_schema: str
+    gradients: str
+    with_gradients: tuple[str, ...]
+    narrow: tuple[str, ...]
+    narrow_dtype: str
+    padded: tuple[str, ...]
+    lse_cotangent: str
+    total_cotangent: str
+    numbers: int
+    before: tuple[str, ...]
+    actual: str
+    results: tuple[str, ...]
+
+
+@cache
+def environment() -> Environment:
+    """The one Jinja environment: undefined names are errors."""
+    made = Environment(
+        loader=PackageLoader("attnc.codegen"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["repr"] = repr
+    return made
+
+
+def emit(program: Program, plan: Plan) -> str:
+    """The module's text. Same program, same plan: same bytes."""
+    attention = program.attention
+    naming = Naming(program)
+    spec = attention.source.text[attention.span.start : attention.span.end]
+    digest = sha256("\n".join((spec, repr(attention.params), _params(program), plan.target)).encode()).hexdigest()[:16]
+    env = environment()
+    scalars = [_op_map(program, item, naming, digest) for item in program.maps]
+    by_map = [kernels(program, item, naming) for item in program.maps]
+    helpers = frozenset[str]().union(*(kernel.helpers for found in by_map for kernel in found))
+    before = prologue(program, naming)
+    emits = attention.emits
+    public = Names(()).fresh(attention.name)
+    returned = []
+    for item in emits:
+        text = f"{item.branch}_{item.what}"
+        returned.append(text if item.what in ("lse", "total") else f"{text}.detach()")
+    vectors = [
+        {"name": v.name, "role": v.role, "dim": _dim(v.dim)} for v in attention.vectors
+    ]
+    inputs = [
+        {"name": x.name, "dtype": x.dtype, "axes": axis_texts(x.axes), "differentiable": x.differentiable}
+        for x in attention.inputs
+    ]
+    text = env.get_template("module.py.j2").render(
+        spec_name=attention.name,
+        title=attention.name,
+        title_line=", ".join(item.normalization.name for item in attention.branches) + " attention, compiled",
+        version=version("attnc"),
+        target=plan.target,
+        hash=digest,
+        spec_lines=[line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in spec.splitlines()],
+        public=public,
+        rows=128,
+        columns=512,
+        strips=any(item.pairs for item in program.maps),
+        vectors=vectors,
+        inputs=inputs,
+        torch_helpers=before.helpers,
+        zeroed=any(t.zeroed for t in scalars),
+        listed=any(isinstance(table, ListedTable) for table in program.tables),
+        drawn=any(isinstance(table, DrawnTable) for table in program.tables),
+        eager=[env.get_template("eager.py.j2").render(t=t) for t in scalars],
+        tiles=plan.tiles,
+        tiles_note=f"chosen for {plan.target}, {plan.limit // 1024} KiB of shared memory a block",
+        helpers=helpers,
+        kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_map],
+        ops=[_op(env, t, found) for t, found in zip(scalars, by_map, strict=True)],
+        result=f"{attention.name[:1].upper()}{attention.name[1:]}Result" if emits else "",
+        emits=emits,
+        emit_names=", ".join(item.name for item in emits),
+        returned=returned,
+        signature=_signature(program),
+        doc=_doc(program),
+        vector_names=[naming.tensor(v.name) for v in attention.vectors],
+        input_names=[naming.tensor(x.name) for x in attention.inputs],
+        first_kernel=by_map[0][0].name,
+        prologue=before.lines,
+        tables=tables(program, naming),
+        maps=scalars,
+        output=output_lines(program, naming),
+    )
+    return text.rstrip("\n") + "\n"
+
+
+def _op(env: Environment, t: OpMap, found: tuple[Kernel, ...]) -> str:
+    by_name = {kernel.name.removeprefix(t.prefix): kernel for kernel in found}
+    return env.get_template("op.py.j2").render(
+        t=t,
+        forward=by_name["_forward_kernel"],
+        query=by_name["_query_kernel"],
+        key=by_name["_key_kernel"],
+        colsum=by_name.get("_colsum_kernel"),
+    )
+
+
+def _params(program: Program) -> str:
+    """What specialization put in: the expressions themselves."""
+    return "".join(
+        (item.score.digest + item.raw.digest + item.mask.digest + item.weight.digest + item.scaled.digest).hex()
+        for item in program.maps
+    ) + program.attention.output.digest.hex() + "".join(token.expr.digest.hex() for token in program.attention.tokens)
+
+
+def _dim(dim: object) -> str | int:
+    match dim:
+        case Size(name=name):
+            return name
+        case Const(value=int(value)):
+            return value
+    raise AssertionError(f"a declared vector has a named or literal size, not {dim}")
+
+
+def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
+    base = torch_map(program, item, naming)
+    attention = program.attention
+    derived = {token.name for token in attention.tokens if token.dim is not None}
+    involved = (*item.queries, *item.keys, item.value)
+    declared = [name for name in involved if name not in derived]
+    narrow = tuple(dict.fromkeys(naming.tensor(name) for name in involved if name in derived)) if declared else ()
+    narrow_dtype = f"{naming.tensor(declared[0])}.dtype" if narrow else ""
+    tensors = ", ".join(f"Tensor {name}" for name in base.tensor_arguments)
+    numbers = ", ".join(
+        f"SymInt {name}" for name in ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments)
+    )
+    schema = f"{tensors}, Tensor? q_offsets, {numbers}"
+    saved = ", ".join(f"Tensor {name}" for name in base.saved)
+    outputs = (*base.saved, *base.extras)
+    key_side = (*item.keys, item.value)
+    heads = {token.name: token.heads for token in attention.tokens}
+    mixed = len({heads.get(name, "G") for name in key_side}) > 1
+    actual = list(base.tensor_arguments)
+    before = []
+    if mixed:  # one of them differs by query head: all are given per query head
+        for name in key_side:
+            if heads.get(name, "G") == "G":
+                ident = naming.tensor(name)
+                place = actual.index(ident)
+                actual[place] = f"_repeat({ident}, H)"
+    sizes = [f'sizes["{name.removeprefix("size_")}"]' for name in base.size_arguments]
+    plain = {f.name: getattr(base, f.name) for f in fields(TorchMap)}
+    out_name = "out" if program.single else f"{item.name}_out"
+    results = [out_name, *(f"{item.name}_{name}" for name in outputs)]
+    dims = tuple(dict.fromkeys(f"{naming.tensor(name)}.shape[3]" for name in (*item.queries, item.value)))
+    at = {name: 1 + number for number, name in enumerate(outputs)}
+    return OpMap(
+        **plain,
+        op=f"{attention.name}_{digest}_{item.name}",
+        schema=f"{schema}, str backend",
+        returns=", ".join(["Tensor"] * (1 + len(outputs))),
+        backward_schema=f"{schema}, {saved}, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, str backend",
+        gradients=", ".join(["Tensor"] * len(base.tensor_arguments)),
+        with_gradients=tuple(
+            name
+            for name in base.tensor_arguments
+            if name in (*base.queries, *base.keys, base.value) or name in base.differentiable
+        ),
+        narrow=narrow,
+        narrow_dtype=narrow_dtype,
+        padded=dims,
+        lse_cotangent=f"cotangents[{at['lse']}]" if base.lse else "None",
+        total_cotangent=f"cotangents[{at['total']}]" if base.total else "None",
+        numbers=1 + 5 + len(base.size_arguments) + 1,
+        before=tuple(before),
+        actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
+        results=tuple(results),
+    )
+
+
+def _signature(program: Program) -> str:
+    attention = program.attention
+    names = [v.name for v in attention.vectors]
+    inputs = [x.name for x in attention.inputs]
+    return ", ".join((*names, *(["*", *inputs] if inputs else [])))
+
+
+def _doc(program: Program) -> list[str]:
+    attention = program.attention
+    axes = {"query": "[B, H, N, ", "key": "[B, G, M, ", "value": "[B, G, M, "}
+    lines = [f"{v.name}: {axes[v.role]}{size_text(v.dim, shown=True)}]" for v in attention.vectors]
+    for x in attention.inputs:
+        shape = f"[{', '.join(size_text(axis, shown=True) for axis in x.axes)}]" if x.axes else ""
+        lines.append(f"{x.name}: {x.dtype}{shape}, by keyword{', no gradient' if not x.differentiable else ''}")
+    lines.append("out: [B, H, N, E] in the vectors' dtype. Query row r is at position r + q_offset (default M - N),")
+    lines.append("key row c at c + kv_offset. Raises TypeError or ValueError for a bad call.")
+    return lines
+
+
+__all__ = ["emit", "environment"]

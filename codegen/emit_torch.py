@@ -1,0 +1,443 @@
+"""A program as the frozen contexts of its PyTorch text: blocked maps, row statistics, prologue, output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from attnc.codegen import build
+from attnc.codegen.emit_triton import ALL, ROW, DotText, bound_names, ends, gradient_names, saved, statistics
+from attnc.codegen.lower import DrawnTable, G, L, ListedTable, Map, Program, S
+from attnc.codegen.lower import M as SHIFT
+from attnc.codegen.names import KERNEL_WORDS, Naming
+from attnc.codegen.print_torch import TorchPrinter
+from attnc.codegen.printer import Names, Text
+from attnc.codegen.simplify import simplify
+from attnc.dsl.ir import (
+    Concat,
+    Const,
+    Expr,
+    Kind,
+    Load,
+    Normed,
+    Rope,
+    Side,
+    Size,
+    Vector,
+    dependencies,
+    postorder,
+)
+
+_NUMBERS = tuple(build.symbol(word, Kind.INT) for word in ("i0", "i1", "j0", "j1"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchMap:
+    """What templates/eager.py.j2 and templates/op.py.j2 need to print one map."""
+
+    prefix: str
+    branch: str
+    arguments: str
+    call: str
+    tensor_arguments: tuple[str, ...]
+    size_arguments: tuple[str, ...]
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+    value: str
+    reads: tuple[str, ...]
+    differentiable: tuple[str, ...]
+    input_totals: tuple[str, ...]
+    rows: tuple[str, ...]
+    saved: tuple[str, ...]
+    statistics: tuple[str, ...]
+    sizes: tuple[str, ...]
+    dots: tuple[DotText, ...]
+    exponential: bool
+    plain: bool
+    masked: bool
+    rowmax: bool
+    entropy: bool
+    colsum: bool
+    lse: bool
+    total: bool
+    out_dtype: str
+    may: tuple[tuple[str, str], ...]
+    must: tuple[tuple[str, str], ...]
+    uses_tile: bool
+    outer0: tuple[str, ...]
+    outer: tuple[str, ...]
+    key_lines: tuple[str, ...]
+    zeroed: tuple[str, ...]
+    query_lines: tuple[str, ...]
+    score_lines: tuple[str, ...]
+    raw_lines: tuple[str, ...]
+    mask_lines: tuple[str, ...]
+    weight_lines: tuple[str, ...]
+    floor_lines: tuple[str, ...]
+    divisor_lines: tuple[str, ...]
+    gradient_lines: tuple[str, ...]
+    guards: tuple[str, ...]
+    accumulate: tuple[str, ...]
+    by_l: str
+    row_lines: tuple[str, ...]
+    divisor_totals: tuple[str, ...]
+    scatter: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What the op returns beyond out and the saved rows."""
+        return tuple(
+            name
+            for name, wanted in (
+                ("lse", self.lse and not self.plain),
+                ("total", self.total),
+                ("rowmax", self.rowmax),
+                ("entropy", self.entropy),
+                ("colsum", self.colsum),
+            )
+            if wanted
+        )
+
+
+def _leaves(item: Map) -> dict[Expr, str]:
+    rows = build.sub(build.index("i"), build.offset(Side.QUERY))
+    cols = build.sub(build.index("j"), build.offset(Side.KEY))
+    return {
+        build.index("b"): "b",
+        build.index("h"): "h",
+        build.index("i"): "i",
+        build.index("j"): "j",
+        build.offset(Side.QUERY): "base",
+        build.offset(Side.KEY): "kv_offset",
+        rows: "rows",
+        cols: "cols",
+        G: "g_ij",
+        S: "s",
+        L: "l",
+        SHIFT: "m",
+        **{number: number.name for number in _NUMBERS},
+        **{symbol: symbol.name for symbol, _, _ in item.dots},
+    }
+
+
+def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
+    """The PyTorch context of one map."""
+    queries = tuple(naming.tensor(name) for name in item.queries)
+    keys = tuple(naming.tensor(name) for name in item.keys)
+    value = naming.tensor(item.value)
+    reads = tuple(dict.fromkeys(naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)))
+    tensors = {read.tensor: naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)}
+    leaves = _leaves(item)
+    names = Names([*KERNEL_WORDS, *naming.taken])
+    bounds = [end for bound in (item.key_bounds, item.query_bounds) for end in ends(bound)]
+    roots = [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *bounds]
+    roots += [*item.dot_gradients, *(part.value for part in item.input_gradients)]
+    leaves[build.size("N")] = "N"
+    leaves[build.size("H")] = "H"
+    leaves[build.size("B")] = "B"
+    leaves[item.length] = "M"
+    sizes: list[str] = []
+    for node in postorder(*roots):
+        if isinstance(node, Size) and node not in leaves:
+            leaves[node] = naming.size(node.name)
+            sizes.append(node.name)
+    printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
+    symbols = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in item.dots}, **{number: ROW for number in _NUMBERS}}
+
+    def block(
+        made: Mapping[str, Expr],
+        finish: Mapping[str, Callable[[Text], str]] | None = None,
+        notes: Mapping[str, str] | None = None,
+        keep: bool = True,
+    ) -> tuple[tuple[str, ...], ...]:
+        result = printer.block(made, (frozenset(("b", "h")), ROW, ALL), symbols=symbols, finish=finish, notes=notes)
+        if keep:
+            printer.leaves.update(result.named)
+        return result.lines
+
+    outer0: list[str] = []
+    outer: list[str] = []
+
+    def place(lines: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+        outer0.extend(lines[0])
+        outer.extend(lines[1])
+        return lines[2]
+
+    def inner(name: str, root: Expr, shape: bool = False) -> dict[str, Callable[[Text], str]]:
+        whole = any(node in symbols for node in postorder(root)) or {"i", "j"} <= dependencies(root)
+        if shape and not whole:
+            return {name: lambda text: f"{text.within(3)} + torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"}
+        return {name: lambda text: text.text}
+
+    def note(what: str) -> dict[str, str]:
+        line = naming.line(item.name, what)
+        return {what: f"  # {line}"} if line else {}
+
+    bound_roots, may, must, uses_tile = bound_names(item.key_bounds, Side.KEY, names)
+    if bound_roots:
+        lines = printer.block(bound_roots, (ALL,), symbols=symbols)
+        outer += lines.lines[0]
+    key_lines: tuple[str, ...] = ()
+    zeroed: tuple[str, ...] = ()
+    if item.key_mask != build.TRUE:
+        key_lines = place(block({"key_live": item.key_mask}, inner("key_live", item.key_mask), keep=False))
+        zeroed = (*(f"{key}_tile" for key in keys), f"{value}_values")
+    score_lines = place(block({"s": item.score}, inner("s", item.score, shape=True), note("s")))
+    raw_lines = place(block({"raw": item.raw}, inner("raw", item.raw, shape=True))) if item.rowmax else ()
+    mask_lines = place(block({"live": item.mask}, inner("live", item.mask), note("live"), keep=False))
+    weight_lines: tuple[str, ...] = ()
+    if not item.exponential:
+        weight_lines = place(block({"p": item.weight}, inner("p", item.weight, shape=True), note("p")))
+    query_lines: tuple[str, ...] = ()
+    if item.query_mask != build.TRUE:
+        query_lines = sum(block({"query_live": item.query_mask}, inner("query_live", item.query_mask), keep=False), ())
+
+    dots, wanted, names_of = gradient_names(item, naming)
+    finish: dict[str, Callable[[Text], str]] = {}
+    for name, root in wanted.items():
+        finish |= inner(name, root)
+    gradient_lines = place(block(wanted, finish, keep=False)) if wanted else ()
+    accumulate = []
+    totals: dict[str, None] = {}
+    scatter = []
+    for number, part in enumerate(item.input_gradients):
+        ident = tensors[part.read.load.tensor]
+        totals[ident] = None
+        index = _index_texts(part.read.load, leaves, tensors, names)
+        accumulate.append(f"_accumulate(d_{ident}, {', '.join((names_of[number], *index))})")
+        scatter.append((ident, f"d_{ident}_{number}", part.read.reach, ", ".join(index)))
+
+    floor_lines: list[str] = []
+    divisor_lines: list[str] = []
+    row_lines: list[str] = []
+    divisor_totals: dict[str, None] = {}
+    by_l = "1.0"
+    if not item.plain:
+        rows_printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
+        for floor in item.floors:
+            plain = isinstance(floor, Const)
+            finish = {"m": (lambda text: f"torch.clamp(m, min={text.text})") if plain else (lambda text: f"torch.maximum(m, {text.text})")}
+            floor_lines += rows_printer.block({"m": floor}, (ALL,), finish=finish).lines[0]
+        made = rows_printer.block({"divisor": item.scaled}, (ALL,), notes=_renamed(note("p"), "divisor"))
+        divisor_lines += made.lines[0]
+        parts = {"by_l": item.scaled_by_l, **{f"by_read{n}": e for n, (_, e) in enumerate(item.scaled_by_read)}}
+        made = rows_printer.block(parts, (ALL,))
+        row_lines += made.lines[0]
+        for number, (load, _) in enumerate(item.scaled_by_read):
+            ident = tensors[load.tensor]
+            divisor_totals[ident] = None
+            index = _index_texts(load, leaves, tensors, names)
+            row_lines.append(f"_accumulate(e_{ident}, {', '.join((f'd_log * by_read{number} / divisor', *index))})")
+
+    attention = program.attention
+    emitted = {emit.what for emit in attention.emits if emit.branch == item.name}
+    differentiable = tuple(name for name in reads if name in totals or name in divisor_totals)
+    arguments = (*queries, *keys, value, *reads, "q_offsets", "B", "H", "N", "q_offset", "kv_offset")
+    size_arguments = tuple(naming.size(name) for name in sizes)
+    return TorchMap(
+        prefix=naming.function(item.name),
+        branch=item.name,
+        arguments=", ".join((*arguments, *size_arguments)),
+        call=", ".join((*arguments, *size_arguments)),
+        tensor_arguments=(*queries, *keys, value, *reads),
+        size_arguments=size_arguments,
+        queries=queries,
+        keys=keys,
+        value=value,
+        reads=reads,
+        differentiable=differentiable,
+        input_totals=tuple(totals),
+        rows=(*saved(item), *(["rowmax"] if item.rowmax else []), *(["u"] if item.entropy else [])),
+        saved=saved(item),
+        statistics=statistics(item),
+        sizes=(),
+        dots=dots,
+        exponential=item.exponential,
+        plain=item.plain,
+        masked=item.masked,
+        rowmax=item.rowmax,
+        entropy=item.entropy,
+        colsum=item.colsum,
+        lse="lse" in emitted,
+        total="total" in emitted,
+        out_dtype=f"{value}.dtype" if program.single else "acc",
+        may=may,
+        must=must,
+        uses_tile=uses_tile,
+        outer0=tuple(outer0),
+        outer=tuple(outer),
+        key_lines=key_lines,
+        zeroed=zeroed,
+        query_lines=query_lines,
+        score_lines=score_lines,
+        raw_lines=raw_lines,
+        mask_lines=mask_lines,
+        weight_lines=weight_lines,
+        floor_lines=tuple(floor_lines),
+        divisor_lines=tuple(divisor_lines),
+        gradient_lines=gradient_lines,
+        guards=tuple(wanted),
+        accumulate=tuple(accumulate),
+        by_l=by_l,
+        row_lines=tuple(row_lines),
+        divisor_totals=tuple(divisor_totals),
+        scatter=tuple(scatter),
+    )
+
+
+def _renamed(notes: Mapping[str, str], name: str) -> dict[str, str]:
+    return {name: text for text in notes.values()}
+
+
+def _index_texts(load: Load, leaves: Mapping[Expr, str], tensors: Mapping[str, str], names: Names) -> tuple[str, ...]:
+    """Each index of a read as one expression, whatever its length."""
+    return tuple(inline(at, leaves, tensors, names) for at in load.index)
+
+
+def inline(root: Expr, leaves: Mapping[Expr, str], tensors: Mapping[str, str], names: Names) -> str:
+    """An expression on one line, nothing shared."""
+    printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
+    return printer.inline(root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prologue:
+    """Statements before the maps: positions, token-wise values, tables."""
+
+    lines: tuple[str, ...]
+    helpers: frozenset[str]
+
+
+def prologue(program: Program, naming: Naming) -> Prologue:
+    """The token-wise values, in order, in the accumulation dtype: vectors [B, heads, tokens, dim], scalars
+    [B, H, tokens]."""
+    attention = program.attention
+    tensors = {item.name: naming.tensor(item.name) for item in (*attention.inputs, *attention.tokens)}
+    names = Names([*KERNEL_WORDS, *naming.taken])
+    lines: list[str] = []
+    helpers: set[str] = set()
+    scalars = {token.name: token for token in attention.tokens if token.dim is None}
+    for token in attention.tokens:
+        (root,) = simplify((token.expr,))
+        heads = token.heads
+        leaves: dict[Expr, str] = {
+            build.index("b"): "_grid(B, 0, device)",
+            build.index("h"): "_grid(H, 1, device)",
+            build.index("i"): "(_grid(N, 2, device) + base)",
+            build.index("j"): f"(_grid({size_text(token.length)}, 2, device) + kv_offset)",
+            build.offset(Side.QUERY): "base",
+            build.offset(Side.KEY): "kv_offset",
+            build.sub(build.index("i"), build.offset(Side.QUERY)): "_grid(N, 2, device)",
+            build.sub(build.index("j"), build.offset(Side.KEY)): f"_grid({size_text(token.length)}, 2, device)",
+        }
+        for node in postorder(root):
+            match node:
+                case Vector(name=name):
+                    text = f"{naming.tensor(name)}.to(acc)"
+                    leaves[node] = f"_repeat({text}, H)" if heads == "H" and token.side is Side.KEY else text
+                case Size(name=name):
+                    leaves[node] = size_text(node)
+                case Load(tensor=name) if name in scalars:
+                    leaves[node] = f"{naming.tensor(name)}.unsqueeze(-1)"
+                case Rope():
+                    helpers.add("rope")
+                case Normed(fn=fn):
+                    helpers.add(fn)
+                case Concat():
+                    helpers.add("concat")
+                case _:
+                    pass
+        printer = TorchPrinter(leaves, names, tensors)
+        count = "H" if token.dim is None or heads == "H" else "G"
+        size = size_text(token.dim) if token.dim is not None else "1"
+        shape = f"B, {count}, {size_text(token.length)}, {size}"
+        ident = naming.tensor(token.name)
+        plain_repeat = token.dim is None and token.side is Side.KEY and heads == "G"
+
+        def finish(text: Text, shape: str = shape, scalar: bool = token.dim is None, repeat: bool = plain_repeat) -> str:
+            inner = f"_repeat({text.text}, H)" if repeat else text.within(7)
+            return f"{inner}.expand({shape})" + (".squeeze(-1)" if scalar else "")
+
+        made = printer.block({ident: root}, (ALL,), finish={ident: finish})
+        lines += made.lines[0]
+    return Prologue(lines=tuple(lines), helpers=frozenset(helpers))
+
+
+def size_text(size: Expr, *, shown: bool = False) -> str:
+    """A size expression over ``sizes``, the bound names of a call; ``shown``: as a reader writes it."""
+    leaves = {node: node.name if shown else f'sizes["{node.name}"]' for node in postorder(size) if isinstance(node, Size)}
+    return TorchPrinter(leaves, Names(()), {}).inline(simplify((size,))[0])
+
+
+def tables(program: Program, naming: Naming) -> tuple[str, ...]:
+    """Statements that make the tables of a call."""
+    lines = []
+    for table in program.tables:
+        ident = naming.tensor(table.name)
+        match table:
+            case DrawnTable():
+                leaves: dict[Expr, str] = {build.index("h"): "_grid(H, 1, device).squeeze(-1)"}
+                head = TorchPrinter(leaves, Names(()), {}).inline(table.head)
+                if not dependencies(table.head):
+                    head = f"torch.full((1, 1, 1), {head}, device=device)"
+                lines += [
+                    f"first = base.squeeze(-1) // {table.block}",
+                    f"blocks = _grid(-(-N // {table.block}) + 1, 2, device).squeeze(-1) + first",
+                    f"{ident} = draw({size_text(table.seed)}, {head}, blocks, {table.count}, {size_text(table.blocks)})",
+                ]
+            case ListedTable():
+                offset_free = {build.offset(Side.KEY): "kv_offset"}
+                sized: dict[Expr, str] = {
+                    node: f'sizes["{node.name}"]' for node in postorder(table.width) if isinstance(node, Size)
+                }
+                width = TorchPrinter({**offset_free, **sized}, Names(()), {}).inline(table.width)
+                lines.append(f"{ident} = _table({naming.tensor(table.tensor)!s}, {width}, {table.tensor!r})")
+    return tuple(lines)
+
+
+def output_lines(program: Program, naming: Naming) -> tuple[str, ...]:
+    """``out`` from the branches' results: [B, H, N, E]."""
+    attention = program.attention
+    if program.single:
+        return ()
+    tensors = {item.name: naming.tensor(item.name) for item in (*attention.inputs, *attention.tokens)}
+    leaves: dict[Expr, str] = {
+        build.index("b"): "_grid(B, 0, device)",
+        build.index("h"): "_grid(H, 1, device)",
+        build.index("i"): "(_grid(N, 2, device) + base)",
+        build.offset(Side.QUERY): "base",
+        build.offset(Side.KEY): "kv_offset",
+        build.sub(build.index("i"), build.offset(Side.QUERY)): "_grid(N, 2, device)",
+    }
+    (root,) = simplify((attention.output,))
+    for node in postorder(root):
+        match node:
+            case Size():
+                leaves[node] = size_text(node)
+            case _:
+                pass
+    for item in program.maps:
+        for node in postorder(root):
+            if getattr(node, "name", None) == item.name and not isinstance(node, Size):
+                leaves[node] = f"{naming.function(item.name)[1:]}_out"
+    names = Names([*KERNEL_WORDS, *naming.taken, *leaves.values()])
+    made = TorchPrinter(leaves, names, tensors).block({"out": root}, (ALL,))
+    return made.lines[0]
+
+
+def axis_texts(axes: Sequence[Expr]) -> str:
+    """The axes of an input as the literal that bind reads."""
+    parts = []
+    for axis in axes:
+        match axis:
+            case Size(name=name):
+                parts.append(repr(name))
+            case Const(value=value):
+                parts.append(repr(value))
+            case _:
+                leaves = {node: f'z["{node.name}"]' for node in postorder(axis) if isinstance(node, Size)}
+                shown = {node: node.name for node in postorder(axis) if isinstance(node, Size)}
+                text = TorchPrinter(leaves, Names(()), {}).inline(axis)
+                label = TorchPrinter(shown, Names(()), {}).inline(axis)
+                parts.append(f"({label!r}, lambda z: {text})")
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"

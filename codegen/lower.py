@@ -1,0 +1,413 @@
+"""Typed IR -> Program: every branch as one map, its forward and backward as expressions.
+
+A map is ``out[b, h, i] = sum_j w_ij value[b, g, j] / divisor(t_i)`` with ``w = weight(score)``, ``t = sum_j w``.
+
+Forward. Exponential weights are kept as ``w = exp(score - m)`` with a running maximum m; then ``t = exp(m) l``, and
+the divisor is rewritten once, symbolically, as ``divisor(t) = exp(m) scaled(l, m)`` (``scale_divisor``), so that no
+finite score overflows. Other weights have m = 0, ``l = t``, ``scaled = divisor``.
+
+Backward. With p = w / divisor and dp_ij = <d out_i, value_j>, the cotangent of w * d(divisor's numerator) is
+
+    g_ij = p_ij (dp_ij - delta_i)                      exponential: the cotangent of the score
+    g_ij = (dp_ij - delta_i) / divisor_i               other: the cotangent of weight(score)
+    delta_i = d divisor/dt (<d out_i, out_i> - d lse_i) - divisor_i d total_i
+
+(the same algebra as FlashAttention's, Dao et al. 2022, section B.4, for any divisor). Cotangents of the dots and of
+every input read follow from g by ``derive`` over the shared graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attnc.codegen import build
+from attnc.codegen.bounds import Bounds, key_bounds, key_only, query_bounds, query_only
+from attnc.codegen.derive import derive
+from attnc.codegen.simplify import simplify
+from attnc.dsl.diagnostics import Diagnostic, SpecError
+from attnc.dsl.ir import (
+    Apply,
+    Attention,
+    Branch,
+    Const,
+    Dot,
+    Drawn,
+    Expr,
+    Fn,
+    Kind,
+    Listed,
+    Load,
+    Side,
+    Symbol,
+    Vector,
+    dependencies,
+    postorder,
+    substitute,
+    transform,
+)
+
+L = build.symbol("l", Kind.FLOAT)
+M = build.symbol("m", Kind.FLOAT)
+G = build.symbol("g", Kind.FLOAT)
+S = build.symbol("s", Kind.FLOAT)
+T = build.symbol("t", Kind.FLOAT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnTable:
+    """Random blocks, drawn once a call: int32 [B or 1, H or 1, ceil(N / block) + 1, count]; its row 0 is the block
+    of position q_offset."""
+
+    name: str
+    head: Expr
+    block: int
+    count: int
+    seed: Expr
+    blocks: Expr
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedTable:
+    """An index list made a boolean table once a call: [B or 1, H or 1, rows, width]."""
+
+    name: str
+    tensor: str
+    width: Expr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """One way an input is read. ``reach``: what its value varies with inside a tile: nothing beyond (b, h) or rows
+    ("row"), columns ("column") or both ("pair")."""
+
+    load: Load
+    reach: Literal["row", "column", "pair"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGradient:
+    """The cotangent of one read, over Symbol g (pairwise), before it is summed to the input's shape."""
+
+    read: Read
+    value: Expr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """One branch, ready to be printed. Dots are Symbols ``dots[k][0]``; key rows past the end, and pairs outside
+    ``mask``, have weight 0."""
+
+    name: str
+    dots: tuple[tuple[Symbol, str, str], ...]
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+    value: str
+    length: Expr
+    score: Expr
+    raw: Expr
+    mask: Expr
+    key_mask: Expr
+    query_mask: Expr
+    exponential: bool
+    weight: Expr
+    scaled: Expr
+    floors: tuple[Expr, ...]
+    plain: bool
+    reads: tuple[Load, ...]
+    divisor_reads: tuple[Load, ...]
+    dot_gradients: tuple[Expr, ...]
+    input_gradients: tuple[InputGradient, ...]
+    scaled_by_l: Expr
+    scaled_by_read: tuple[tuple[Load, Expr], ...]
+    key_bounds: Bounds
+    query_bounds: Bounds
+    rowmax: bool
+    entropy: bool
+    colsum: bool
+
+    @property
+    def masked(self) -> bool:
+        """Whether any pair that exists may be masked."""
+        return self.mask != build.TRUE
+
+    @property
+    def pairs(self) -> tuple[InputGradient, ...]:
+        """Gradients that need the pairwise cotangent itself."""
+        return tuple(item for item in self.input_gradients if item.read.reach == "pair")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A whole spec: its attention (prologue, output, emits) and a map a branch."""
+
+    attention: Attention
+    tables: tuple[DrawnTable | ListedTable, ...]
+    maps: tuple[Map, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether the one map's output is the op's output."""
+        return len(self.maps) == 1 and isinstance(self.attention.output, Symbol)
+
+
+def lower(attention: Attention) -> Program:
+    """A specialized attention as maps. Raises SpecError for what has no lowering."""
+    tables: dict[Expr, DrawnTable | ListedTable] = {}
+    maps = tuple(_map(attention, branch, tables) for branch in attention.branches)
+    return Program(attention=attention, tables=tuple(tables.values()), maps=maps)
+
+
+def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> Map:
+    score, mask = transform((branch.score, branch.mask), lambda node: _tabulate(attention, node, tables))
+    raw, mask = simplify((score, mask))
+    raw = _reciprocals(raw)
+
+    weight = simplify((branch.normalization.weight,))[0]
+    exponent = _exponent(weight)
+    exponential = exponent is not None
+    if exponent is not None:
+        score = simplify(substitute((exponent,), {S: raw}))[0]
+        weight = build.apply(Fn.EXP, S)
+    else:
+        score = raw
+
+    divisor = simplify((branch.normalization.divisor,))[0]
+    floors: tuple[Expr, ...] = ()
+    if exponential:
+        scaled, floors = scale_divisor(divisor)
+    else:
+        scaled = substitute((divisor,), {T: L})[0]
+    scaled = simplify((scaled,))[0]
+    plain = exponential and scaled == L
+
+    dots = tuple(
+        dict.fromkeys(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot))
+    )
+    names: dict[Expr, Expr] = {}
+    dot_list: list[tuple[Symbol, str, str]] = []
+    for dot in dots:
+        assert isinstance(dot, Dot) and isinstance(dot.left, Vector) and isinstance(dot.right, Vector)
+        name = build.symbol(f"dot{len(dot_list)}", Kind.FLOAT)
+        names[dot] = name
+        dot_list.append((name, dot.left.name, dot.right.name))
+    score, raw, mask, weight = substitute((score, raw, mask, weight), names)
+
+    differentiable = _differentiable(attention)
+    root = score if exponential else simplify(substitute((weight,), {S: score}))[0]
+    reads = tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Load))
+    wanted = [read for read in postorder(root) if isinstance(read, Load) and read.tensor in differentiable]
+    symbols = [symbol for symbol, _, _ in dot_list]
+    gradients = derive(root, (*symbols, *wanted), G)
+    order = [*symbols, *wanted]
+    simplified = simplify([gradients[node] for node in order])
+    by_node = dict(zip(order, simplified, strict=True))
+
+    divisor_reads = tuple(node for node in postorder(scaled, *floors) if isinstance(node, Load))
+    divisor_wanted = [
+        read for read in postorder(scaled) if isinstance(read, Load) and read.tensor in differentiable
+    ]
+    partials = derive(scaled, (L, *divisor_wanted), build.const(1.0))
+    by_l, *by_reads = simplify([partials[node] for node in (L, *divisor_wanted)])
+
+    whats = {emit.what for emit in attention.emits if emit.branch == branch.name}
+    return Map(
+        name=branch.name,
+        dots=tuple(dot_list),
+        queries=tuple(dict.fromkeys(query for _, query, _ in dot_list)),
+        keys=tuple(dict.fromkeys(key for _, _, key in dot_list)),
+        value=branch.value,
+        length=branch.keys,
+        score=score,
+        raw=raw,
+        mask=mask,
+        key_mask=key_only(mask),
+        query_mask=query_only(mask),
+        exponential=exponential,
+        weight=weight,
+        scaled=scaled,
+        floors=floors,
+        plain=plain,
+        reads=reads,
+        divisor_reads=divisor_reads,
+        dot_gradients=tuple(by_node[symbol] for symbol in symbols),
+        input_gradients=tuple(
+            InputGradient(read=Read(load=read, reach=_reach(read)), value=by_node[read]) for read in wanted
+        ),
+        scaled_by_l=by_l,
+        scaled_by_read=tuple(zip(divisor_wanted, by_reads, strict=True)),
+        key_bounds=key_bounds(mask, branch.keys),
+        query_bounds=query_bounds(mask),
+        rowmax="rowmax" in whats,
+        entropy="entropy" in whats,
+        colsum="colsum" in whats,
+    )
+
+
+def _differentiable(attention: Attention) -> frozenset[str]:
+    inputs = {item.name for item in attention.inputs if item.differentiable and item.kind is Kind.FLOAT}
+    return frozenset(inputs | {token.name for token in attention.tokens if token.dim is None})
+
+
+def _reach(load: Load) -> Literal["row", "column", "pair"]:
+    found = dependencies(*load.index)
+    if "j" not in found:
+        return "row"
+    return "pair" if "i" in found else "column"
+
+
+def _exponent(weight: Expr) -> Expr | None:
+    """The exponent g of a weight exp(g) or exp2(g / ln 2), else None."""
+    match weight:
+        case Apply(fn=Fn.EXP, args=(inner,)):
+            return inner
+        case Apply(fn=Fn.EXP2, args=(inner,)):
+            return build.mul(inner, 0.6931471805599453)
+    return None
+
+
+def scale_divisor(divisor: Expr) -> tuple[Expr, tuple[Expr, ...]]:
+    """divisor(t) * exp(-m) over l = t * exp(-m), and the exponents that m must not fall below for it to stay in
+    range: 0 for a constant term, e for a term exp(e). Sums, min, max, abs, where and constant factors distribute;
+    any other function of t is applied to t itself."""
+    scaled: dict[Expr, Expr] = {}
+    floors: dict[Expr, None] = {}
+    free = {node: T not in postorder(node) for node in postorder(divisor)}
+
+    def leaf(node: Expr) -> Expr:
+        """A term without t."""
+        match node:
+            case Const(value=value) if value == 0:
+                return node
+            case Apply(fn=Fn.EXP, args=(inner,)):
+                floors[inner] = None
+                return build.apply(Fn.EXP, build.sub(inner, M))
+        floors[build.const(0.0)] = None
+        return build.mul(node, build.apply(Fn.EXP, build.neg(M)))
+
+    stack = [(divisor, False)]
+    while stack:
+        node, ready = stack.pop()
+        if node in scaled:
+            continue
+        if node == T:
+            scaled[node] = L
+            continue
+        match node:
+            case Apply(fn=Fn.ADD | Fn.SUB | Fn.MIN | Fn.MAX | Fn.NEG | Fn.ABS, args=args):
+                parts: tuple[Expr, ...] = args
+            case Apply(fn=Fn.WHERE, args=(_, x, y)):
+                parts = (x, y)
+            case Apply(fn=Fn.MUL, args=(x, y)) if free[x] != free[y]:
+                parts = (y if free[x] else x,)
+            case Apply(fn=Fn.DIV, args=(x, y)) if free[y] and not free[x]:
+                parts = (x,)
+            case _:
+                parts = ()
+        if free[node] and not isinstance(node, Apply):
+            parts = ()
+        if not parts or (free[node] and isinstance(node, Apply) and node.fn is Fn.EXP):
+            total = build.mul(L, build.apply(Fn.EXP, M))
+            outer = build.apply(Fn.EXP, build.neg(M))
+            scaled[node] = leaf(node) if free[node] else build.mul(substitute((node,), {T: total})[0], outer)
+            continue
+        if not ready:
+            stack.append((node, True))
+            stack += [(part, False) for part in parts]
+            continue
+        assert isinstance(node, Apply)
+        match node:
+            case Apply(fn=Fn.WHERE, args=(condition, x, y)):
+                actual = substitute((condition,), {T: build.mul(L, build.apply(Fn.EXP, M))})[0]
+                scaled[node] = build.where(actual, scaled[x], scaled[y])
+            case Apply(fn=Fn.MUL, args=(x, y)):
+                scaled[node] = build.mul(x, scaled[y]) if free[x] else build.mul(scaled[x], y)
+            case Apply(fn=Fn.DIV, args=(x, y)):
+                scaled[node] = build.div(scaled[x], y)
+            case _:
+                scaled[node] = build.apply(node.fn, *(scaled[part] for part in parts))
+    return scaled[divisor], tuple(floors)
+
+
+def _reciprocals(score: Expr) -> Expr:
+    """``x / u`` as ``x * (1 / u)`` where x varies over the tile and u does not: one division a tile, not one a pair."""
+
+    def step(node: Expr) -> Expr:
+        match node:
+            case Apply(fn=Fn.DIV, args=(x, u)) if _pairwise(x) and not dependencies(u) & {"i", "j"}:
+                return build.mul(x, build.div(1.0, u))
+        return node
+
+    return transform((score,), step)[0]
+
+
+def _pairwise(node: Expr) -> bool:
+    found = dependencies(node)
+    return "i" in found and "j" in found
+
+
+def _tabulate(attention: Attention, node: Expr, tables: dict[Expr, DrawnTable | ListedTable]) -> Expr:
+    """Random draws and index lists become reads of small tables that are made once a call."""
+    match node:
+        case Drawn():
+            return _drawn(attention, node, tables)
+        case Listed():
+            table = tables.get(node)
+            if table is None:
+                last = build.add(build.offset(Side.KEY), build.sub(build.size("M"), 1))
+                (width,) = simplify(substitute((build.add(node.column, 1),), {build.index("j"): last}))
+                table = ListedTable(name=f"listed{len(tables)}", tensor=node.tensor, width=width)
+                tables[node] = table
+            return Load(
+                kind=Kind.BOOL,
+                tensor=table.name,
+                index=(build.index("b"), build.index("h"), node.row, node.column),
+            )
+    return node
+
+
+def _drawn(attention: Attention, node: Drawn, tables: dict[Expr, DrawnTable | ListedTable]) -> Expr:
+    row, count, seed = simplify((node.row, node.count, node.seed))
+    match row, count, seed:
+        case (
+            Apply(fn=Fn.FLOORDIV, args=(position, Const(value=int(block)))),
+            Const(value=int(slots)),
+            Const(),
+        ) if position == build.index("i") and not dependencies(node.blocks):
+            pass
+        case _:
+            fault = Diagnostic(
+                code="A504",
+                message="this use of `drawn` has no compiled form",
+                span=node.span or attention.span,
+                label="rows must be `i // n`; n, the count and the seed constants",
+                help="use `random(r, block = n, seed = s)`",
+            )
+            raise SpecError(attention.source, (fault,))
+    key = Drawn(
+        kind=Kind.BOOL, head=node.head, row=row, column=build.const(0), count=count, seed=seed, blocks=node.blocks
+    )
+    table = tables.get(key)
+    if table is None:
+        (blocks,) = simplify((node.blocks,))
+        table = DrawnTable(
+            name=f"drawn{len(tables)}", head=node.head, block=block, count=slots, seed=seed, blocks=blocks
+        )
+        tables[key] = table
+    first = build.floordiv(build.offset(Side.QUERY), block)
+    at = build.sub(row, first)
+    hits = [
+        build.eq(
+            Load(
+                kind=Kind.INT,
+                tensor=table.name,
+                index=(build.index("b"), build.index("h"), at, build.const(slot)),
+            ),
+            node.column,
+        )
+        for slot in range(slots)
+    ]
+    return build.apply(Fn.AND, build.ge(node.column, 0), build.any_of(hits))
+
+
+__all__ = ["DrawnTable", "InputGradient", "ListedTable", "Map", "Program", "Read", "lower", "scale_divisor"]

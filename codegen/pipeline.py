@@ -1,0 +1,23 @@
+"""The compiler's stages after the front end, in order."""
+
+from __future__ import annotations
+
+from attnc.codegen.emit import emit
+from attnc.codegen.lower import lower
+from attnc.codegen.plan import plan
+from attnc.dsl.frontend import compilable
+from attnc.dsl.ir import Construct
+
+
+def compile(construct: Construct, target: str = "generic") -> str:
+    """A specialized construct as the text of a Python module.
+
+    Raises SpecError for what is not compiled yet, ValueError for an unknown target."""
+    return emit(lower(compilable(construct)), plan(target))
+
+
+def plan_text(construct: Construct, target: str = "generic") -> str:
+    """What was chosen and why, for people."""
+    from attnc.codegen.plan_text import describe
+
+    return describe(lower(compilable(construct)), plan(target))

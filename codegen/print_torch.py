@@ -1,0 +1,248 @@
+"""Expressions as PyTorch source: tile code for any device, the token-wise prologue, and bounds over Python ints.
+
+Values are tensors that broadcast over [B, H, rows, columns] (token-wise: [B, heads, tokens, dim]); what depends on
+sizes and constants alone stays a Python number. The printed code finds ``acc``, the accumulation dtype, in scope.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from attnc.codegen.printer import AND, ATOM, COMPARE, OR, POWER, PRODUCT, SUM, UNARY, Names, Printer, Text
+from attnc.dsl.ir import (
+    Apply,
+    Concat,
+    Const,
+    Dot,
+    Expr,
+    Fn,
+    Kind,
+    Load,
+    MatMul,
+    Normed,
+    Offset,
+    Rope,
+    Side,
+    Size,
+    Sliced,
+    Symbol,
+    Table,
+    children,
+    postorder,
+)
+
+_INFIX = {
+    Fn.ADD: ("+", SUM),
+    Fn.SUB: ("-", SUM),
+    Fn.MUL: ("*", PRODUCT),
+    Fn.DIV: ("/", PRODUCT),
+    Fn.FLOORDIV: ("//", PRODUCT),
+    Fn.MOD: ("%", PRODUCT),
+    Fn.POW: ("**", POWER),
+    Fn.EQ: ("==", COMPARE),
+    Fn.NE: ("!=", COMPARE),
+    Fn.LT: ("<", COMPARE),
+    Fn.LE: ("<=", COMPARE),
+    Fn.GT: (">", COMPARE),
+    Fn.GE: (">=", COMPARE),
+    Fn.AND: ("&", AND),
+    Fn.OR: ("|", OR),
+}
+_TENSOR = {
+    Fn.ABS: "torch.abs",
+    Fn.SIGN: "torch.sign",
+    Fn.EXP: "torch.exp",
+    Fn.EXP2: "torch.exp2",
+    Fn.EXPM1: "torch.expm1",
+    Fn.LOG: "torch.log",
+    Fn.LOG1P: "torch.log1p",
+    Fn.SQRT: "torch.sqrt",
+    Fn.RSQRT: "torch.rsqrt",
+    Fn.TANH: "torch.tanh",
+    Fn.SIGMOID: "torch.sigmoid",
+    Fn.RELU: "torch.relu",
+    Fn.ELU: "torch.nn.functional.elu",
+    Fn.SOFTPLUS: "torch.nn.functional.softplus",
+    Fn.ERF: "torch.erf",
+    Fn.SIN: "torch.sin",
+    Fn.COS: "torch.cos",
+    Fn.FLOOR: "torch.floor",
+}
+_NUMBER = {
+    Fn.ABS: "abs",
+    Fn.EXP: "math.exp",
+    Fn.EXPM1: "math.expm1",
+    Fn.LOG: "math.log",
+    Fn.LOG1P: "math.log1p",
+    Fn.SQRT: "math.sqrt",
+    Fn.TANH: "math.tanh",
+    Fn.ERF: "math.erf",
+    Fn.SIN: "math.sin",
+    Fn.COS: "math.cos",
+    Fn.INT: "int",
+    Fn.FLOAT: "float",
+    Fn.MIN: "min",
+    Fn.MAX: "max",
+}
+
+
+class TorchPrinter(Printer):
+    """``tensors`` names inputs and token scalars; ``numbers`` are the Symbols that stand for Python ints."""
+
+    def __init__(
+        self, leaves: Mapping[Expr, str], names: Names, tensors: Mapping[str, str], numbers: Sequence[Expr] = ()
+    ) -> None:
+        super().__init__(leaves, names)
+        self.tensors = tensors
+        self.numbers = frozenset(numbers)
+        self._plain: set[Expr] = set()
+
+    def prepare(self, roots: Sequence[Expr]) -> None:
+        for node in postorder(*roots):
+            match node:
+                case Const() | Size():
+                    plain = True
+                case Offset(side=side):
+                    plain = side is Side.KEY
+                case Symbol():
+                    plain = node in self.numbers
+                case Apply():
+                    plain = all(child in self._plain for child in children(node))
+                case _:
+                    plain = False
+            if plain:
+                self._plain.add(node)
+
+    def constant(self, node: Const) -> Text:
+        value = node.value
+        if isinstance(value, float) and math.isinf(value):
+            return Text(text="math.inf" if value > 0 else "-math.inf", binds=ATOM if value > 0 else UNARY)
+        negative = not isinstance(value, bool) and value < 0
+        return Text(text=repr(value), binds=UNARY if negative else ATOM)
+
+    def load(self, node: Load, index: Sequence[str]) -> Text:
+        name = self.tensors[node.tensor]
+        text = f"_read({name}, {', '.join(index)})" if index else name
+        if node.index and node.dims:
+            text += ".squeeze(-2)" if len(node.dims) == 1 else ".squeeze(3)"
+        return Text(text=f"{text}.to(acc)" if node.kind is Kind.FLOAT else text)
+
+    def table(self, node: Table, index: Text) -> Text:
+        dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.kind]
+        return Text(text=f"_pick({node.values!r}, {index.text}, {dtype})")
+
+    def apply(self, node: Apply, args: Sequence[Text]) -> Text:
+        return self._number(node, args) if node in self._plain else self._tensor(node, args)
+
+    def _infix(self, fn: Fn, args: Sequence[Text]) -> Text:
+        sign, binds = _INFIX[fn]
+        left, right = args
+        strict_left = binds in (COMPARE, POWER)
+        strict_right = fn not in (Fn.ADD, Fn.MUL, Fn.AND, Fn.OR)
+        return Text(
+            text=f"{left.within(binds + strict_left)} {sign} {right.within(binds + strict_right)}", binds=binds
+        )
+
+    def _number(self, node: Apply, args: Sequence[Text]) -> Text:
+        """A Python number."""
+        fn = node.fn
+        texts = [arg.text for arg in args]
+        if fn in _INFIX:
+            return self._infix(fn, args)
+        if fn in _NUMBER:
+            return Text(text=f"{_NUMBER[fn]}({', '.join(texts)})")
+        match fn:
+            case Fn.NEG:
+                return Text(text=f"-{args[0].within(UNARY)}", binds=UNARY)
+            case Fn.NOT:
+                return Text(text=f"(not {args[0].within(COMPARE)})")
+            case Fn.WHERE:
+                return Text(text=f"({args[1].text} if {args[0].text} else {args[2].text})")
+            case Fn.CLAMP:
+                return Text(text=f"min(max({texts[0]}, {texts[1]}), {texts[2]})")
+            case Fn.RELU:
+                return Text(text=f"max({texts[0]}, 0.0)")
+            case Fn.FLOOR:
+                return Text(text=f"float(math.floor({texts[0]}))")
+            case Fn.EXP2:
+                return Text(text=f"2.0 ** {args[0].within(UNARY)}", binds=POWER)
+            case Fn.RSQRT:
+                return Text(text=f"1.0 / math.sqrt({texts[0]})", binds=PRODUCT)
+            case Fn.SIGN | Fn.SIGMOID | Fn.ELU | Fn.SOFTPLUS:
+                number = f"torch.tensor(float({texts[0]}), dtype=torch.float64)"
+                return Text(text=f"{_TENSOR[fn]}({number}).item()")
+            case _:
+                raise AssertionError(fn)
+
+    def _tensor(self, node: Apply, args: Sequence[Text]) -> Text:
+        fn = node.fn
+        texts = [arg.text for arg in args]
+        plain = [part in self._plain for part in node.args]
+        if fn in _INFIX:
+            return self._infix(fn, args)
+        if fn in _TENSOR:
+            return Text(text=f"{_TENSOR[fn]}({texts[0]})")
+        match fn:
+            case Fn.NEG:
+                return Text(text=f"-{args[0].within(UNARY)}", binds=UNARY)
+            case Fn.NOT:
+                return Text(text=f"~{args[0].within(UNARY)}", binds=UNARY)
+            case Fn.MIN | Fn.MAX:
+                name = "torch.minimum" if fn is Fn.MIN else "torch.maximum"
+                left = f"_like({texts[0]}, {texts[1]})" if plain[0] else texts[0]
+                right = f"_like({texts[1]}, {texts[0]})" if plain[1] else texts[1]
+                return Text(text=f"{name}({left}, {right})")
+            case Fn.CLAMP:
+                model = texts[plain.index(False)]
+                if plain == [False, True, True]:
+                    return Text(text=f"torch.clamp({', '.join(texts)})")
+                parts = [f"_like({text}, {model})" if flat else text for text, flat in zip(texts, plain, strict=True)]
+                return Text(text=f"torch.clamp({', '.join(parts)})")
+            case Fn.WHERE:
+                dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.kind]
+                if plain[0]:
+                    return Text(text=f"({texts[1]} if {texts[0]} else {texts[2]})")
+                if plain[1] and plain[2]:
+                    texts[1] = f"_full({texts[1]}, {texts[0]}, {dtype})"
+                return Text(text=f"torch.where({', '.join(texts)})")
+            case Fn.INT:
+                return Text(text=f"{args[0].within(ATOM)}.to(torch.int64)")
+            case Fn.FLOAT:
+                return Text(text=f"{args[0].within(ATOM)}.to(acc)")
+            case _:
+                raise AssertionError(fn)
+
+    def other(self, node: Expr, args: Sequence[Text]) -> Text:
+        """Token-wise vectors: [B, heads, tokens, dim]."""
+        texts = [arg.text for arg in args]
+        match node:
+            case Dot():
+                left, right = args
+                product = f"{left.within(PRODUCT)} * {right.within(PRODUCT)}"
+                return Text(text=f"({product}).sum(-1, keepdim=True)")
+            case MatMul(over="positions"):
+                return Text(text=f"torch.matmul({texts[0]}, {texts[1]})")
+            case MatMul(matrix=Load(index=())):
+                return Text(text=f"torch.matmul({texts[1]}, {args[0].within(ATOM)}.mT)")
+            case MatMul():
+                return Text(
+                    text=f"torch.matmul({texts[0]}.unsqueeze(2), {args[1].within(ATOM)}.unsqueeze(-1)).squeeze(-1)"
+                )
+            case Rope():
+                return Text(text=f"_rope({', '.join(texts)}, interleaved={node.interleaved})")
+            case Normed(fn="l2norm"):
+                return Text(text=f"_l2norm({', '.join(texts)})")
+            case Normed(weight=None):
+                return Text(text=f"_rmsnorm({texts[0]}, 1.0, {texts[1]})")
+            case Normed():
+                return Text(text=f"_rmsnorm({', '.join(texts)})")
+            case Concat():
+                return Text(text=f"_concat({', '.join(texts)})")
+            case Sliced():
+                return Text(text=f"{args[0].within(ATOM)}[..., {texts[1]}:{texts[2]}]")
+            case _:
+                return super().other(node, args)
+
+
+__all__ = ["TorchPrinter"]
