@@ -83,8 +83,9 @@ def _parts(node: syntax.Expr | Slice) -> list[Piece]:
         case Subscript(value=value, index=index):
             return [(value, POSTFIX), "[", *_listed(index), "]"]
         case Attribute(value=value, name=name):
-            # `1.x` would be read as the float `1.` and a name
-            return [*(["(", (value, OR), ")"] if isinstance(value, Number) else [(value, POSTFIX)]), f".{name.text}"]
+            if isinstance(value, Number) and value.text.isdigit():  # `1.x` is the float `1.` and a name
+                return ["(", value.text, f").{name.text}"]
+            return [(value, POSTFIX), f".{name.text}"]
         case Unary(op=op, operand=operand):
             return ["not ", (operand, NOT)] if op == "not" else [op, (operand, SIGN)]
         case Binary(op="**", left=left, right=right):
