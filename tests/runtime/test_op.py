@@ -208,7 +208,6 @@ def test_a_damaged_entry_is_compiled_again(folder: Path) -> None:
     assert entry.read_bytes() == whole and op.source() in whole.decode()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="directories have no write bit on Windows")
 def test_without_a_cache_it_works_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "file").chmod(stat.S_IREAD)
