@@ -237,7 +237,7 @@ def specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_specs_import_like_modules(specs: Path) -> None:
     alone, two = importlib.import_module("alone"), importlib.import_module("specs.two")
-    assert alone.alibi == attnc.load(specs / "alone.attn") and alone.alibi is alone.alibi
+    assert alone.alibi == attnc.load(specs / "alone.attn", "alibi") and alone.alibi is alone.alibi
     assert alone.__spec_text__ == ALIBI and alone.__file__ == str(specs / "alone.attn")
     assert two.__all__ == ["one", "two"] and {"one", "two"} <= set(dir(two))
     assert two.two.name == "two"
