@@ -178,22 +178,31 @@ def _stage(options: argparse.Namespace, inputs: Inputs) -> str:
         if options.param or options.name:
             raise Refused("--emit ast prints the file as written: --param and --name have no part in it")
         return print_ast(parse(inputs.source(options.file)))
-    construct = _construct(options, inputs)
     if options.emit == "ir":
         from attnc.dsl.print_ir import print_ir
 
-        return print_ir(construct)
+        return print_ir(_construct(options, inputs))
     from attnc.codegen import pipeline
 
-    stage = pipeline.plan_text if options.emit == "plan" else pipeline.compile
-    return stage(construct, target=options.target)
+    return _generated(options, inputs, pipeline.plan_text if options.emit == "plan" else pipeline.compile)
 
 
 def plan(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.codegen import pipeline
 
-    sys.stdout.write(pipeline.plan_text(_construct(options, inputs), target=options.target))
+    sys.stdout.write(_generated(options, inputs, pipeline.plan_text))
     return CLEAN
+
+
+def _generated(options: argparse.Namespace, inputs: Inputs, stage: Callable[[Construct, str], str]) -> str:
+    """What a stage makes of the construct for ``--target``."""
+    from attnc.codegen import plan
+
+    try:
+        plan.plan(options.target)
+    except ValueError as error:
+        raise Refused(f"--target: {error}") from error
+    return stage(_construct(options, inputs), options.target)
 
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:
