@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from attnc.dsl import ir, syntax
-from attnc.dsl.declare import Declarations, check_pair, check_parameters, declare_let
+from attnc.dsl.declare import Declarations
 from attnc.dsl.layout import layout
+from attnc.dsl.lets import check_pair, check_parameters, declare_let, read_unused, warn_unused
 from attnc.dsl.library import Library
 from attnc.dsl.names import Derived, Scope, Value
 from attnc.dsl.normalize import Normalizer
@@ -112,6 +113,11 @@ class _Attention:
                 check_pair(normalize.value, scope, set(), report)
             weights = self.normalizer.normalization(normalize, scope)
         value = self._value(name, clauses, span)
+        if name != "out":
+            read_unused(clauses, scope, elaborator, report)
+            lets = [clause for clause in clauses if isinstance(clause, syntax.LetClause)]
+            if not report.failed():
+                warn_unused(lets, elaborator.used, report)
         if scores is None or masks is None or weights is None or value is None:
             return None
         divisor = splitter.pairwise(weights.divisor)
@@ -180,7 +186,7 @@ class _Attention:
             if len(own.items) > 1 or item.dim is not None or item.value is not None:
                 report.fault("A407", "a branch chooses one value by its name", own.span)
                 return None
-            if not isinstance(entity, Value | Derived) or not entity.what.endswith("value"):
+            if not isinstance(entity, Value | Derived) or entity.what != "value":
                 report.fault("A407", f"`{item.name.text}` is no value", item.span, help="declare it at the top")
                 return None
             return item.name.text
@@ -213,7 +219,7 @@ class _Attention:
             return None
         for node in ir.postorder(expr):
             match node:
-                case ir.Index(axis="j") | ir.Offset(side=ir.Side.KEY):
+                case ir.Index(axis="j"):
                     message = "an output serves all keys: it cannot vary with `j`"
                 case ir.Load(dims=()) | ir.Const() | ir.ParamRef() | ir.ParamElement() | ir.Index() | ir.Size():
                     continue

@@ -6,7 +6,7 @@ from attnc.dsl import ir, syntax
 from attnc.dsl.kinds import to_float
 from attnc.dsl.library import Signature
 from attnc.dsl.report import Report, near
-from attnc.dsl.sizes import shape_text
+from attnc.dsl.sizes import MOST_PARTS, parts, shape_text
 from attnc.dsl.source import Span
 
 Given = list[tuple[syntax.Argument, ir.Expr | None]]
@@ -144,4 +144,8 @@ def size_like(value: ir.Expr, report: Report) -> bool:
             assert node.span is not None
             report.fault("A209", "a size is made of sizes, numbers and params", node.span, label="not known in advance")
             return False
+    if parts(value) > MOST_PARTS:
+        assert value.span is not None
+        report.fault("A209", f"a size has at most {MOST_PARTS} parts", value.span)
+        return False
     return True

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from attnc.dsl import ir, syntax
 from attnc.dsl.attention import attention
 from attnc.dsl.conditions import Conditions
-from attnc.dsl.declare import Declarations, references
+from attnc.dsl.declare import Declarations
 from attnc.dsl.defaults import check_defaults
 from attnc.dsl.diagnostics import Diagnostic
 from attnc.dsl.elaborate import Elaborator
+from attnc.dsl.lets import read_unused, warn_unused
 from attnc.dsl.library import standard_library
-from attnc.dsl.names import Let, Scope, construct_scope, undeclared
+from attnc.dsl.names import construct_scope
 from attnc.dsl.recurrence import recurrence
 from attnc.dsl.report import Report
 
@@ -70,10 +71,10 @@ def _construct(construct: syntax.Construct, file: syntax.File, report: Report) -
         made = attention(construct, clauses, branches, declared, library, file.source)
     else:
         made = recurrence(construct, clauses, declared, file.source)
-    check_lets(clauses, scope, elaborator, report)
+    read_unused(clauses, scope, elaborator, report)
     check_defaults(declared.params, tuple(conditions.later.values()), report)
     if not report.failed():  # what a fault hides may well be used
-        _unused(clauses, elaborator.used, report)
+        warn_unused(clauses, elaborator.used, report)
     return made
 
 
@@ -100,45 +101,3 @@ def _word(clause: syntax.Clause) -> str:
     if isinstance(clause, syntax.VectorClause):
         return clause.role
     return type(clause).__name__.removesuffix("Clause").lower()
-
-
-def check_lets(clauses: Sequence[syntax.Clause], scope: Scope, elaborator: Elaborator, report: Report) -> None:
-    """Lets that nothing uses are read all the same: plain ones typed, functions for unknown names."""
-    used = set(elaborator.used)
-    for clause in clauses:
-        match clause:
-            case syntax.LetClause(parameters=None, value=value) if not isinstance(value, syntax.Pair):
-                entity = scope.names.get(clause.name.text)
-                if isinstance(entity, Let) and entity.clauses == (clause,):
-                    elaborator.value(syntax.Ref(name=clause.name.text, span=clause.name.span), scope)
-            case syntax.LetClause() if clause.name.text not in used:
-                own = {parameter.name.text for parameter in clause.parameters or ()}
-                parts: list[syntax.Expr] = []
-                if isinstance(clause.value, syntax.Pair):
-                    own |= {clause.value.weight_argument.text, clause.value.divisor_argument.text}
-                    parts += [clause.value.weight, clause.value.divisor]
-                else:
-                    parts.append(clause.value)
-                for part in parts:
-                    for ref in references(part):
-                        elaborator.used.add(ref.name)
-                        if ref.name not in own and scope.find(ref.name) is None:
-                            undeclared(ref.name, ref.span, scope, dict.fromkeys(own), report)
-                elaborator.used.discard(clause.name.text)
-            case syntax.BranchClause():
-                continue
-    elaborator.used -= {clause.name.text for clause in clauses if isinstance(clause, syntax.LetClause)} - used
-
-
-def _unused(clauses: Sequence[syntax.Clause], used: set[str], report: Report) -> None:
-    for clause in clauses:
-        match clause:
-            case syntax.ParamClause(name=name) | syntax.InputClause(name=name) | syntax.LetClause(name=name):
-                names = [name]
-            case syntax.VectorClause(items=items):
-                names = [item.name for item in items]
-            case _:
-                names = []
-        for name in names:
-            if name.text not in used:
-                report.warn("W001", f"`{name.text}` is never used", name.span, label=f"unused {_word(clause)}")

@@ -67,7 +67,7 @@ the state in a recurrence, the key's index not in an output or a derived query. 
     Code(
         code="A106",
         title="arguments that do not fit",
-        explanation="Too few or too many arguments, or a keyword that the function does not have. The help shows its form.",
+        explanation="Too few or too many arguments, or a keyword that the function lacks. The help shows its form.",
         bad=_attention(mask="dilated(4)"),
         good=_attention(mask="dilated(4, 2)"),
     ),
@@ -167,7 +167,7 @@ Params and parameters are `int`, `float`, `bool`; inputs are tensors of `f32 f16
     Code(
         code="A209",
         title="not a size",
-        explanation="Shapes and slices are made of sizes, params and whole numbers of at least 1, by arithmetic of ints.",
+        explanation="Shapes and slices are made of sizes, params and whole numbers, by arithmetic of ints, at least 1.",
         bad=_attention("input table: f32[H, M / 2]", score="dot(q, k) + table[h, j // 2]"),
         good=_attention("input table: f32[H, M // 2]", score="dot(q, k) + table[h, j // 2]"),
     ),
@@ -365,7 +365,7 @@ WARNINGS = (
     Code(
         code="W001",
         title="a name that is never used",
-        explanation="A param, input, vector, let or branch has no effect. Remove it, or `--deny warnings` refuses the file.",
+        explanation="A param, input, vector, let or branch has no effect: remove it. `--deny warnings` refuses it.",
         bad=_attention("param w: int = 4", mask="causal"),
         good=_attention("param w: int = 4", mask="causal and window(w)"),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +10,9 @@ from attnc.dsl.calls import KINDS, size_like
 from attnc.dsl.conditions import condition_params
 from attnc.dsl.constant import constant
 from attnc.dsl.elaborate import Elaborator
-from attnc.dsl.names import Derived, Let, Misplaced, PerHead, Scope, Value, complain_if_taken
+from attnc.dsl.lets import check_parameters, declare_let, references
+from attnc.dsl.names import Derived, Misplaced, PerHead, Scope, Value
+from attnc.dsl.params import param_value
 from attnc.dsl.report import Report, near
 from attnc.dsl.sizes import DIM, VALUE_DIM, canonical
 from attnc.dsl.source import Span
@@ -43,13 +44,13 @@ class Declarations:
         declared = {item.name.text for role in DEFAULT_VECTORS for item in self._plain(role)}
         for role, (usual, dim) in DEFAULT_VECTORS.items():
             if not self._plain(role) and usual not in declared:
-                self.scope.names[usual] = Value(what=f"default {role}", expr=_vector(usual, role, dim))
+                self.scope.names[usual] = Value(what=role, expr=_vector(usual, role, dim))
         for clause in self.clauses:
             match clause:
                 case syntax.ParamClause():
-                    self._param(clause)
+                    self._param_name(clause)
                 case syntax.InputClause(name=name):
-                    self.scope.declare(name, Value(what="input", expr=None, span=name.span), self.report)
+                    self.scope.declare(name, _untyped("input", name), self.report)
                 case syntax.VectorClause(role=role, items=items):
                     for item in items:
                         self._vector_name(role, item)
@@ -59,7 +60,7 @@ class Declarations:
                     entity = Misplaced(what="branch", place="in `output`", span=name.span)
                     self.scope.declare(name, entity, self.report)
                 case syntax.StateClause(name=name):
-                    self.scope.declare(name, Value(what="state", expr=None, span=name.span), self.report)
+                    self.scope.declare(name, _untyped("state", name), self.report)
         self._sizes()
 
     def types(self) -> None:
@@ -80,6 +81,7 @@ class Declarations:
         for clause in self.clauses:
             match clause:
                 case syntax.ParamClause():
+                    self._param(clause)
                     self._condition(clause)
                 case syntax.LetClause():
                     check_parameters(clause, self.scope, self.report)
@@ -110,7 +112,7 @@ class Declarations:
             if item.value is None
         ]
 
-    def _param(self, clause: syntax.ParamClause) -> None:
+    def _param_name(self, clause: syntax.ParamClause) -> None:
         name, declared = clause.name, clause.type
         kind = KINDS.get(declared.element.text)
         if kind is None:
@@ -132,7 +134,14 @@ class Declarations:
         else:
             param = ir.ParamRef(kind=kind, name=name.text, span=name.span)
             self.scope.declare(name, Value(what="param", expr=param, span=name.span), self.report)
+
+    def _param(self, clause: syntax.ParamClause) -> None:
+        kind = KINDS.get(clause.type.element.text)
+        if kind is None:
+            return
+        per_head = clause.type.axes is not None
         default = self._default(clause, kind, per_head) if clause.default is not None else None
+        name = clause.name
         self.params.append(ir.ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span))
 
     def _default(
@@ -169,7 +178,7 @@ class Declarations:
             entity = Derived(what=role, item=item, side=side, scope=self.scope, span=item.name.span)
             self.scope.declare(item.name, entity, self.report)
         else:
-            self.scope.declare(item.name, Value(what=role, expr=None, span=item.name.span), self.report)
+            self.scope.declare(item.name, _untyped(role, item.name), self.report)
 
     def _sizes(self) -> None:
         """Names in shapes that mean nothing else are new sizes."""
@@ -203,7 +212,10 @@ class Declarations:
         dim = self.size(item.dim) if item.dim is not None else default
         name = item.name
         entity = self.scope.names.get(name.text)
-        if dim is None or entity is None or entity.span != name.span:
+        if entity is None or entity.span != name.span:
+            return
+        if dim is None:
+            self.scope.names[name.text] = Value(what=role, expr=None, span=name.span)
             return
         self.vectors.append(ir.VectorDecl(name=name.text, role=role, dim=dim, span=name.span))
         self.scope.names[name.text] = Value(what=role, expr=_vector(name.text, role, dim), span=name.span)
@@ -216,7 +228,10 @@ class Declarations:
             self.report.fault("A208", f"no tensor is `{declared.element.text}`", declared.element.span, help=help)
         axes = [self.size(axis) for axis in declared.axes or ()]
         entity = self.scope.names.get(name.text)
-        if kind is None or None in axes or entity is None or entity.span != name.span:
+        if entity is None or entity.span != name.span:
+            return
+        if kind is None or None in axes:
+            self.scope.names[name.text] = Value(what="input", expr=None, span=name.span)
             return
         shape = tuple(axis for axis in axes if axis is not None)
         self.inputs.append(
@@ -231,10 +246,12 @@ class Declarations:
     def _state(self, name: syntax.Name, axes: tuple[syntax.Expr, ...]) -> None:
         dims = [self.size(axis) for axis in axes]
         entity = self.scope.names.get(name.text)
-        if None in dims or entity is None or entity.span != name.span:
+        if entity is None or entity.span != name.span:
             return
         if len(dims) != 2:
             self.report.fault("A202", "a state is a matrix", name.span, help="write `state S[D, E]`")
+        if len(dims) != 2 or None in dims:
+            self.scope.names[name.text] = Value(what="state", expr=None, span=name.span)
             return
         shape = tuple(dim for dim in dims if dim is not None)
         state = ir.Symbol(kind=ir.Kind.FLOAT, dims=shape, name=name.text, span=name.span)
@@ -260,82 +277,9 @@ class Declarations:
             self.elaborator.conditions.state(condition, clause.where.span)
 
 
-def param_value(value: object, kind: ir.Kind) -> bool | int | float:
-    """The value as a param of that kind holds it; ValueError says what is wrong, after ``the value ...``."""
-    match kind:
-        case ir.Kind.BOOL if isinstance(value, bool):
-            return value
-        case ir.Kind.INT if isinstance(value, int) and not isinstance(value, bool):
-            if not -(2**63) <= value < 2**63:
-                raise ValueError("leaves 64 bits")
-            return int(value)
-        case ir.Kind.FLOAT if isinstance(value, int | float) and not isinstance(value, bool):
-            if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
-                raise ValueError(f"is {value}, not a finite number")
-            try:
-                return float(value)
-            except OverflowError:
-                raise ValueError("is no finite float") from None
-    wanted = {ir.Kind.BOOL: "a bool", ir.Kind.INT: "an int", ir.Kind.FLOAT: "a float"}[kind]
-    raise ValueError(f"is {_described(value)}, not {wanted}")
-
-
-def _described(value: object) -> str:
-    text = repr(value) if isinstance(value, bool | int | float | str) else ""
-    named = f"a {type(value).__name__}"
-    return f"{text} ({named})" if text and len(text) <= 40 else named
-
-
-def declare_let(clause: syntax.LetClause, scope: Scope, report: Report) -> None:
-    scope.declare(clause.name, Let(clauses=(clause,), scope=scope, span=clause.name.span), report)
-
-
-def check_parameters(clause: syntax.LetClause, scope: Scope, report: Report) -> None:
-    """A function's parameters and a pair's arguments are names too: nothing is shadowed."""
-    seen: set[str] = set()
-    for parameter in clause.parameters or ():
-        name = parameter.name
-        if not complain_if_taken(scope, name, report) and name.text in seen:
-            report.fault("A102", f"`{name.text}` is declared twice", name.span)
-        seen.add(name.text)
-        if parameter.type is not None and parameter.type.text not in KINDS:
-            help = near(parameter.type.text, KINDS) or "write `int`, `float` or `bool`, or nothing"
-            report.fault("A208", f"a parameter is no `{parameter.type.text}`", parameter.type.span, help=help)
-    if isinstance(clause.value, syntax.Pair):
-        check_pair(clause.value, scope, seen, report)
-
-
-def check_pair(pair: syntax.Pair, scope: Scope, taken: set[str], report: Report) -> None:
-    for name, wanted, what in ((pair.weight_argument, "s", "score"), (pair.divisor_argument, "t", "sum")):
-        if name.text != wanted:
-            report.fault("A404", f"in a pair the {what} is called `{wanted}`", name.span, help=f"write `{wanted}`")
-        elif not complain_if_taken(scope, name, report) and name.text in taken:
-            report.fault("A102", f"`{name.text}` is declared twice", name.span)
-
-
-def references(node: syntax.Expr) -> Iterator[syntax.Ref]:
-    """Every name in an expression, in the order written."""
-    stack: list[syntax.Expr | None] = [node]
-    while stack:
-        match stack.pop():
-            case syntax.Ref() as ref:
-                yield ref
-            case syntax.Call(function=function, args=args):
-                stack += [*(argument.value for argument in reversed(args)), function]
-            case syntax.Subscript(value=value, index=index):
-                for part in reversed(index):
-                    stack += [part.stop, part.start] if isinstance(part, syntax.Slice) else [part]
-                stack.append(value)
-            case syntax.Attribute(value=value):
-                stack.append(value)
-            case syntax.Unary(operand=operand):
-                stack.append(operand)
-            case syntax.Binary(left=left, right=right):
-                stack += [right, left]
-            case syntax.Comparison(operands=operands):
-                stack += reversed(operands)
-            case syntax.ListLiteral(items=items):
-                stack += reversed(items)
+def _untyped(what: str, name: syntax.Name) -> Misplaced:
+    """What stands for a tensor while shapes are read: they cannot speak of it."""
+    return Misplaced(what=what, place="outside of shapes and defaults", span=name.span)
 
 
 def _vector(name: str, role: Role, dim: ir.Expr) -> ir.Vector:

@@ -246,7 +246,8 @@ class Listed(_Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MatMul(_Node):
-    """``m @ x``. over='dims': along the vector's dim. over='positions': along the sequence."""
+    """``m @ x``. over='dims': along the vector's dim. over='positions': along the sequence. In a recurrence also
+    a vector (``matrix``) times the state (``operand``), ``q @ S``: along the state's first dim."""
 
     matrix: Expr
     operand: Expr

@@ -13,6 +13,7 @@ from attnc.dsl.source import Span
 SIZES = ("B", "H", "G", "N", "M", "D", "E")
 INDICES: tuple[ir.Axis, ...] = ("b", "h", "i", "j")
 OFFSETS = {"q_offset": ir.Side.QUERY, "kv_offset": ir.Side.KEY}
+DEFAULTS = ("query", "key", "value")
 RESERVED = frozenset({*SIZES, *INDICES, *OFFSETS, "out", "backend"})
 
 
@@ -117,7 +118,9 @@ def complain_if_taken(scope: Scope, name: syntax.Name, report: Report) -> bool:
         return True
     if other is None:
         return False
-    if other.span is None:
+    if other.span is None and other.what in DEFAULTS:
+        message, label = f"`{name.text}` is the {other.what}", f"unless a `{other.what}` clause names others"
+    elif other.span is None:
         message, label = f"`{name.text}` is a name of the standard library", "shadows it"
     else:
         line, _ = report.source.position(other.span.start)
@@ -153,7 +156,7 @@ def construct_scope(library: Library) -> Scope:
 
 def undeclared(name: str, span: Span, scope: Scope, arguments: Mapping[str, object], report: Report) -> None:
     """The fault of a name that means nothing."""
-    help = near(name, [*scope.visible(), *arguments])
+    help = near(name, [*scope.visible(), *arguments]) if not report.crowded() else ""
     if name == "nan":
         help = "NaN is no number of the language; `inf` is"
     report.fault("A101", f"nothing is called `{name}` here", span, label="unknown name", help=help)

@@ -88,7 +88,7 @@ class Normalizer:
                 return None
         for node in ir.postorder(divisor):
             match node:
-                case ir.Index(axis="j") | ir.Vector(side=ir.Side.KEY) | ir.Offset(side=ir.Side.KEY):
+                case ir.Index(axis="j") | ir.Vector(side=ir.Side.KEY):
                     self.report.fault(
                         "A405", "a divisor serves all keys of a query: it cannot vary with `j`", node.span or span
                     )

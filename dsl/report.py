@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from attnc.dsl.diagnostics import Diagnostic, Severity, SpecError
 from attnc.dsl.source import Source, Span
 
-
 MOST_FAULTS = 100  # told at once
 
 
@@ -38,6 +37,10 @@ class Report:
             )
         )
 
+    def crowded(self) -> bool:
+        """Whether there is more to tell already than will be told: no more help then."""
+        return len(self.found) > MOST_FAULTS
+
     def failed(self) -> bool:
         return any(item.severity is Severity.ERROR for item in self.found)
 
@@ -49,8 +52,9 @@ class Report:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``did you mean `window`?`` or nothing."""
+    """``did you mean `window`?`` or nothing. Among very many names only the case is forgiven."""
     known = sorted(set(known))
     close = [other for other in known if other.lower() == name.lower()]
-    close = close or get_close_matches(name, known, n=1, cutoff=0.7)
+    if not close and len(known) <= 1000:
+        close = get_close_matches(name, known, n=1, cutoff=0.7)
     return f"did you mean `{close[0]}`?" if close else ""

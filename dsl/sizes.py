@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from attnc.dsl.ir import Apply, Const, Expr, Fn, Index, Kind, Load, Offset, ParamElement, ParamRef, Size, postorder
+from attnc.dsl.ir import (
+    Apply,
+    Const,
+    Expr,
+    Fn,
+    Index,
+    Kind,
+    Load,
+    Offset,
+    ParamElement,
+    ParamRef,
+    Size,
+    placed,
+    postorder,
+)
 
 BATCH, HEADS, QUERIES, KEYS, DIM, VALUE_DIM = (Size(kind=Kind.INT, name=name) for name in "BHNMDE")
 
@@ -32,11 +46,14 @@ def canonical(size: Expr) -> Expr:
                 parts = tuple(_sum(made[arg]) for arg in args)
                 terms = _folded(replace(node, args=parts, span=None))
             case _:
-                terms = {replace(node, span=None): 1}
+                terms = {placed(node, None): 1}
+        if any(abs(count) >= 2**62 for count in terms.values()):  # no size: left as it stands
+            terms = {placed(node, None): 1}
         made[node] = {atom: count for atom, count in terms.items() if count}
     return _sum(made[size])
 
 
+MOST_PARTS = 100
 ONE = Const(kind=Kind.INT, value=1)
 
 
@@ -66,6 +83,11 @@ def _sum(terms: dict[Expr, int]) -> Expr:
             term = Apply(kind=Kind.INT, fn=Fn.MUL, args=(Const(kind=Kind.INT, value=count), atom))
         total = term if total is None else Apply(kind=Kind.INT, fn=Fn.ADD, args=(total, term))
     return Const(kind=Kind.INT, value=0) if total is None else total
+
+
+def parts(*sizes: Expr) -> int:
+    """How many nodes sizes have, each counted by itself."""
+    return sum(len(postorder(size)) for size in sizes)
 
 
 def add_sizes(*sizes: Expr) -> Expr:

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar, get_args
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 from attnc.dsl import ir
 from attnc.dsl.constant import Scalar, constant
-from attnc.dsl.declare import param_value
+from attnc.dsl.params import param_value
 from attnc.dsl.report import Report, near
-from attnc.dsl.sizes import canonical
+from attnc.dsl.sizes import canonical, size_text
+from attnc.dsl.source import Span
 from attnc.dsl.vectors import slice_fault
 
 Bound = Mapping[str, Scalar | tuple[Scalar, ...]]
-C = TypeVar("C", bound=ir.Construct)
 
 
-def specialize(construct: C, params: Mapping[str, object]) -> C:
+def specialize(construct: ir.Construct, params: Mapping[str, object]) -> ir.Construct:
     """The construct at these params, defaults where none is given. SpecError names every one that does not fit."""
     report = Report(source=construct.source)
-    bound = _bind(construct.params, params, report)
+    known = [param.name for param in construct.params]
     for name in params:
-        known = [param.name for param in construct.params]
         if name not in known:
-            names = ", ".join(f"`{item}`" for item in known) or "none"
-            help = near(name, known) or f"it has {names}"
+            help = near(name, known) or f"it has {', '.join(f'`{item}`' for item in known) or 'none'}"
             report.fault("A101", f"`{construct.name}` has no param `{name}`", construct.span, help=help)
+    bound = _bind(construct.params, params, report)
     report.finish()
     for condition in construct.conditions:
         broken = broken_by(condition, bound)
         if broken:
             report.fault("A302", broken, condition.span, label=f"needs `{condition.text}`")
     report.finish()
-    made = _substitute(construct, bound, report)
+    substitution = _Substitution(bound=bound, report=report)
+    made: ir.Construct
+    match construct:
+        case ir.Attention():
+            made = substitution.attention(construct)
+        case ir.Recurrence():
+            made = substitution.recurrence(construct)
+        case _:
+            assert_never(construct)
     report.finish()
     return made
 
@@ -82,50 +89,96 @@ def broken_by(condition: ir.Condition, bound: Bound) -> str:
     return ""
 
 
-def _substitute(construct: C, bound: Bound, report: Report) -> C:
-    """Every expression of the construct with constants for params, shapes included."""
+@dataclass(frozen=True, kw_only=True)
+class _Substitution:
+    """Constants for params, in expressions and, through the canonical form, in sizes."""
 
-    def step(node: ir.Expr) -> ir.Expr:
+    bound: Bound
+    report: Report
+
+    def attention(self, construct: ir.Attention) -> ir.Attention:
+        tokens = [
+            replace(
+                token,
+                expr=self.expr(token.expr),
+                dim=self.size(token.dim, token.span) if token.dim is not None else None,
+                length=self.size(token.length, token.span),
+            )
+            for token in construct.tokens
+        ]
+        branches = [
+            replace(
+                branch,
+                score=self.expr(branch.score),
+                mask=self.expr(branch.mask),
+                normalization=self.normalization(branch.normalization),
+                keys=self.size(branch.keys, branch.span),
+            )
+            for branch in construct.branches
+        ]
+        return replace(
+            construct,
+            conditions=(),
+            inputs=self.inputs(construct),
+            vectors=self.vectors(construct),
+            tokens=tuple(tokens),
+            branches=tuple(branches),
+            output=self.expr(construct.output),
+        )
+
+    def recurrence(self, construct: ir.Recurrence) -> ir.Recurrence:
+        return replace(
+            construct,
+            conditions=(),
+            inputs=self.inputs(construct),
+            vectors=self.vectors(construct),
+            state_dims=tuple(self.size(dim, construct.span) for dim in construct.state_dims),
+            step=self.expr(construct.step),
+            read=self.expr(construct.read),
+        )
+
+    def inputs(self, construct: ir.Construct) -> tuple[ir.InputDecl, ...]:
+        return tuple(
+            replace(item, axes=tuple(self.size(axis, item.span) for axis in item.axes)) for item in construct.inputs
+        )
+
+    def vectors(self, construct: ir.Construct) -> tuple[ir.VectorDecl, ...]:
+        return tuple(replace(item, dim=self.size(item.dim, item.span)) for item in construct.vectors)
+
+    def normalization(self, pair: ir.Normalization) -> ir.Normalization:
+        return replace(pair, weight=self.expr(pair.weight), divisor=self.expr(pair.divisor))
+
+    def expr(self, root: ir.Expr) -> ir.Expr:
+        (made,) = ir.transform((root,), self._step)
+        return made
+
+    def size(self, size: ir.Expr, span: Span | None) -> ir.Expr:
+        (made,) = ir.transform((size,), self._constants)
+        made = canonical(made)
+        if isinstance(made, ir.Const) and made.value < 1 and span is not None:
+            label = f"{size_text(size)} is {size_text(made)}"
+            self.report.fault("A209", "a size is at least 1", span, label=label)
+        return made
+
+    def _step(self, node: ir.Expr) -> ir.Expr:
+        if node.dims:
+            node = replace(node, dims=tuple(self.size(dim, None) for dim in node.dims))
+        if isinstance(node, ir.Sliced):
+            start, stop = canonical(node.start), canonical(node.stop)
+            why = slice_fault(start, stop, node.operand.dims[0])
+            if why is not None and node.span is not None:
+                self.report.fault("A202", "the slice does not lie in the vector", node.span, label=why)
+            return replace(node, start=start, stop=stop)
+        return self._constants(node)
+
+    def _constants(self, node: ir.Expr) -> ir.Expr:
         match node:
             case ir.ParamRef(name=name, kind=kind, span=span):
-                value = bound[name]
+                value = self.bound[name]
                 assert not isinstance(value, tuple)
                 return ir.Const(kind=kind, value=value, span=span)
             case ir.ParamElement(name=name, kind=kind, index=index, span=span):
-                values = bound[name]
+                values = self.bound[name]
                 assert isinstance(values, tuple)
                 return ir.Table(kind=kind, values=values, index=index, span=span)
-            case ir.Sliced(start=start, stop=stop, operand=operand, span=span):
-                start, stop = canonical(start), canonical(stop)
-                why = slice_fault(start, stop, canonical(operand.dims[0]))
-                if why is not None and span is not None:
-                    report.fault("A202", "the slice does not lie in the vector", span, label=why)
-                node = replace(node, start=start, stop=stop)
         return node
-
-    def shaped(node: ir.Expr) -> ir.Expr:
-        if node.dims:
-            node = replace(node, dims=tuple(canonical(dim) for dim in ir.transform(node.dims, step)))
-        return step(node)
-
-    memo: dict[object, ir.Expr] = {}
-
-    def new(value: object) -> object:
-        if isinstance(value, get_args(ir.Expr)):
-            if value not in memo:
-                (memo[value],) = ir.transform((value,), shaped)
-            return memo[value]
-        if isinstance(value, tuple):
-            return tuple(new(item) for item in value)
-        if is_dataclass(value) and type(value).__module__ == ir.__name__ and not isinstance(value, type):
-            parts = {item.name: getattr(value, item.name) for item in fields(value)}
-            changed = {name: new(part) for name, part in parts.items() if isinstance(part, tuple) or is_dataclass(part)}
-            return replace(value, **changed)
-        return value
-
-    changes: dict[str, object] = {}
-    for item in fields(construct):
-        if item.name in ("name", "params", "conditions", "sizes", "source", "span", "state", "layout"):
-            continue
-        changes[item.name] = new(getattr(construct, item.name))
-    return replace(construct, conditions=(), **changes)  # type: ignore[arg-type]  # each field keeps its type

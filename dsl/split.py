@@ -25,6 +25,7 @@ class Splitter:
     taken: set[str]
     tokens: dict[str, ir.TokenDecl] = field(default_factory=dict)
     _by_expr: dict[ir.Expr, str] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> ir.TokenDecl | None:
         """A token-wise value under a name; None after a fault."""
@@ -114,9 +115,11 @@ class Splitter:
         if expr in self._by_expr and self.tokens[self._by_expr[expr]].side is side:
             return self.tokens[self._by_expr[expr]]
         base = next((node.name for node in ir.postorder(expr) if isinstance(node, ir.Vector)), side.value)
-        number = 1
-        while (name := f"{base}_{number}") in self.taken:
+        number = self._numbers.get(base, 0) + 1
+        while f"{base}_{number}" in self.taken:
             number += 1
+        self._numbers[base] = number
+        name = f"{base}_{number}"
         self.taken.add(name)
         assert expr.span is not None
         return self.declare(name, side, expr, expr.span)

@@ -8,7 +8,19 @@ from dataclasses import dataclass, replace
 from attnc.dsl import ir
 from attnc.dsl.kinds import Typer, to_float
 from attnc.dsl.report import Report
-from attnc.dsl.sizes import DIM, KEYS, QUERIES, VALUE_DIM, add_sizes, canonical, shape_text, size_text, subtract_sizes
+from attnc.dsl.sizes import (
+    DIM,
+    KEYS,
+    MOST_PARTS,
+    QUERIES,
+    VALUE_DIM,
+    add_sizes,
+    canonical,
+    shape_text,
+    size_text,
+    subtract_sizes,
+)
+from attnc.dsl.sizes import parts as parts_of
 from attnc.dsl.source import Span
 
 
@@ -219,6 +231,9 @@ class Vectors:
         vectors = [self.vector(part, "`concat`") for part in parts]
         known = tuple(vector for vector in vectors if vector is not None)
         if len(known) < len(vectors):
+            return None
+        if parts_of(*(vector.dims[0] for vector in known)) > MOST_PARTS:
+            self.report.fault("A209", f"a size has at most {MOST_PARTS} parts", span)
             return None
         dims = (add_sizes(*(vector.dims[0] for vector in known)),)
         return ir.Concat(kind=ir.Kind.FLOAT, dims=dims, parts=known, span=span)
