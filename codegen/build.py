@@ -13,13 +13,11 @@ from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Index, Kind, Offset, Side
 
 Operand = Expr | bool | int | float
 
-COMPARISONS = (Fn.EQ, Fn.NE, Fn.LT, Fn.LE, Fn.GT, Fn.GE)
-PREDICATES = (*COMPARISONS, Fn.AND, Fn.OR, Fn.NOT)
-
-_ALWAYS_FLOAT = (
+_BOOLEAN = frozenset((Fn.EQ, Fn.NE, Fn.LT, Fn.LE, Fn.GT, Fn.GE, Fn.AND, Fn.OR, Fn.NOT))
+_ALWAYS_FLOAT = frozenset((
     Fn.DIV, Fn.EXP, Fn.EXP2, Fn.EXPM1, Fn.LOG, Fn.LOG1P, Fn.SQRT, Fn.RSQRT, Fn.TANH, Fn.SIGMOID, Fn.ELU,
     Fn.SOFTPLUS, Fn.ERF, Fn.SIN, Fn.COS, Fn.FLOOR,
-)  # fmt: skip
+))  # fmt: skip
 
 
 def const(value: bool | int | float) -> Const:
@@ -78,7 +76,7 @@ def apply(fn: Fn, *operands: Operand) -> Expr:
     head, values = (args[:1], args[1:]) if fn is Fn.WHERE else ((), args)
     if fn in _ALWAYS_FLOAT or any(value.kind is Kind.FLOAT for value in values):
         values = tuple(to_float(value) for value in values)
-    kind = Kind.BOOL if fn in PREDICATES else values[0].kind
+    kind = Kind.BOOL if fn in _BOOLEAN else values[0].kind
     args = head + values
     dims = next((arg.dims for arg in args if arg.dims), ())
     return Apply(kind=kind, dims=dims, fn=fn, args=args)
