@@ -101,10 +101,10 @@ is shown.
         code="A010",
         title="a file that is too large",
         explanation="""
-A spec of more than 524,288 characters is not read: it is generated text whose repetition belongs in a function, a
-list param or an input.
+A spec of more than 262,144 characters, blanks not counted, is not read: it is generated text whose repetition belongs
+in a function, a list param or an input.
 """,
-        bad="attention a {\n  score     dot(q, k)\n  normalize softmax\n}\n" + 20_000 * "# One line of far too many.\n",
+        bad="attention a {\n  score     dot(q, k)\n  normalize softmax\n}\n" + 15_000 * "# One line of far too many.\n",
         good="attention a {\n  score     dot(q, k)\n  normalize softmax\n}\n",
     ),
 )
