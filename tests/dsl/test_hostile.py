@@ -165,4 +165,3 @@ def test_the_largest_text_parses() -> None:
     with soon():
         (construct,) = parse(source).constructs
         assert len(construct.clauses) == count
-        assert format_source(source) == source.text
