@@ -11,7 +11,7 @@ from attnc.codegen.lower import DrawnTable, G, L, ListedTable, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
-from attnc.codegen.printer import Names, Text
+from attnc.codegen.printer import SUM, Names, Text
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import (
     Concat,
@@ -166,7 +166,13 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
     def inner(name: str, root: Expr, shape: bool = False) -> dict[str, Callable[[Text], str]]:
         whole = any(node in symbols for node in postorder(root)) or {"i", "j"} <= dependencies(root)
         if shape and not whole:
-            return {name: lambda text: f"{text.within(3)} + torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"}
+            return {
+                name: lambda text: (
+                    f"{text.within(SUM)} + torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"
+                )
+            }
+        if root.kind is Kind.BOOL and printer.number(root):
+            return {name: lambda text: f"torch.full((1, 1, 1, 1), {text.text}, device=device)"}
         return {name: lambda text: text.text}
 
     def note(what: str) -> dict[str, str]:
@@ -215,10 +221,11 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
     if not item.plain:
         rows_printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
         for floor in item.floors:
-            plain = isinstance(floor, Const)
-            finish = {"m": (lambda text: f"torch.clamp(m, min={text.text})") if plain else (lambda text: f"torch.maximum(m, {text.text})")}
+            at_least = "torch.clamp(m, min={})" if rows_printer.number(floor) else "torch.maximum(m, {})"
+            finish = {"m": lambda text, at_least=at_least: at_least.format(text.text)}
             floor_lines += rows_printer.block({"m": floor}, (ALL,), finish=finish).lines[0]
-        made = rows_printer.block({"divisor": item.scaled}, (ALL,), notes=_renamed(note("p"), "divisor"))
+        finish = {"divisor": lambda text: f"torch.full_like(l, {text.text})"} if rows_printer.number(item.scaled) else {}
+        made = rows_printer.block({"divisor": item.scaled}, (ALL,), finish=finish, notes=_renamed(note("p"), "divisor"))
         divisor_lines += made.lines[0]
         parts = {"by_l": item.scaled_by_l, **{f"by_read{n}": e for n, (_, e) in enumerate(item.scaled_by_read)}}
         made = rows_printer.block(parts, (ALL,))

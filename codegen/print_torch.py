@@ -98,6 +98,11 @@ class TorchPrinter(Printer):
         self.numbers = frozenset(numbers)
         self._plain: set[Expr] = set()
 
+    def number(self, root: Expr) -> bool:
+        """Whether an expression prints as a Python number, not as a tensor."""
+        self.prepare((root,))
+        return root in self._plain
+
     def prepare(self, roots: Sequence[Expr]) -> None:
         for node in postorder(*roots):
             match node:
