@@ -7,7 +7,6 @@ import argparse
 import difflib
 import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -288,7 +287,7 @@ def explain(options: argparse.Namespace, inputs: Inputs) -> int:
 def env(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.runtime.cache import env
 
-    facts = {"attnc": metadata.version("attnc"), "python": platform.python_version(), **env()}
+    facts = env()
     width = max(map(len, facts))
     sys.stdout.writelines(f"{name:{width}}  {value}\n" for name, value in facts.items())
     return CLEAN

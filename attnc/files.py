@@ -54,7 +54,9 @@ def write(path: str, content: bytes) -> None:
         if old is not None:
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as error:
+        with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path  # what the caller knows
         raise

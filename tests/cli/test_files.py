@@ -68,3 +68,9 @@ write({str(path)!r}, b"x" * 1000)
 def test_a_device_is_written_to() -> None:
     write(os.devnull, b"gone")
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_a_failure_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failure:
+        write(str(tmp_path / "missing" / "out.py"), b"new")
+    assert failure.value.filename == str(tmp_path / "missing" / "out.py")
