@@ -303,6 +303,7 @@ class Elaborator:
             bound[parameter.name.text] = value
         if None in bound.values():
             return None
+        stated: set[ir.Expr] = set()
         for parameter in clause.parameters:
             if parameter.where is not None:
                 condition = yield self.expression(parameter.where, inner)
@@ -310,7 +311,8 @@ class Elaborator:
                 assert value is not None
                 place = places.get(parameter.name.text)
                 at = frame.at(place[0].value.span) if place is not None else span
-                if condition is not None:
+                if condition is not None and condition not in stated:  # a default may repeat its model's
+                    stated.add(condition)
                     self.conditions.require(condition, f"`{clause.name.text}`", parameter.name.text, value, at)
         return bound
 

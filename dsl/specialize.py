@@ -101,8 +101,8 @@ class _Substitution:
             replace(
                 token,
                 expr=self.expr(token.expr),
-                dim=self.size(token.dim, token.span) if token.dim is not None else None,
-                length=self.size(token.length, token.span),
+                dim=self.size(token.dim) if token.dim is not None else None,
+                length=self.size(token.length),
             )
             for token in construct.tokens
         ]
@@ -112,7 +112,7 @@ class _Substitution:
                 score=self.expr(branch.score),
                 mask=self.expr(branch.mask),
                 normalization=self.normalization(branch.normalization),
-                keys=self.size(branch.keys, branch.span),
+                keys=self.size(branch.keys),
             )
             for branch in construct.branches
         ]
@@ -152,7 +152,8 @@ class _Substitution:
         (made,) = ir.transform((root,), self._step)
         return made
 
-    def size(self, size: ir.Expr, span: Span | None) -> ir.Expr:
+    def size(self, size: ir.Expr, span: Span | None = None) -> ir.Expr:
+        """The size at these params. What is declared, at ``span``, must be a size; the rest follows from it."""
         (made,) = ir.transform((size,), self._constants)
         made = canonical(made)
         if isinstance(made, ir.Const) and made.value < 1 and span is not None:
@@ -162,7 +163,7 @@ class _Substitution:
 
     def _step(self, node: ir.Expr) -> ir.Expr:
         if node.dims:
-            node = replace(node, dims=tuple(self.size(dim, None) for dim in node.dims))
+            node = replace(node, dims=tuple(self.size(dim) for dim in node.dims))
         if isinstance(node, ir.Sliced):
             start, stop = canonical(node.start), canonical(node.stop)
             why = slice_fault(start, stop, node.operand.dims[0])
