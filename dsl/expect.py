@@ -100,8 +100,6 @@ def role(tokens: list[Token], at: int) -> str:
 def hint(tokens: list[Token], at: int, accepted: Collection[str]) -> str:
     """The help of a fault that nothing more special explains: a known slip, else how the clause is written."""
     token, before = tokens[at], tokens[at - 1] if at else None
-    if token.type == "BRANCH":
-        return "branches stand side by side in a construct, never inside one another"
     complete = "PLUS" in accepted and "INT" not in accepted
     if str(token) in _FOREIGN:
         return _FOREIGN[str(token)]

@@ -2,16 +2,15 @@
 
 Clauses stand one a line in the order of the language page, indented by two. The values of score, mask, normalize,
 kv, emit and output are aligned, so are those of query, key, value and of state, step, read. Lines longer than 100
-columns break before the ``or``, ``and``, ``+`` or ``-`` of their outermost chain, a pair before ``divisor``. At most
-one blank line stays where some were. Comments stay: one at a line's end with what it follows, one on its own line
-with what it precedes, one inside a clause moves above that clause.
+columns break before the ``or``, ``and``, ``+`` or ``-`` of their outermost chain, a pair before ``divisor``, a let
+first of all after its ``=``. At most one blank line stays where some were. Comments stay: one at a line's end with
+what it follows, one on its own line with what it precedes, one inside a clause moves above that clause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from attnc.dsl import syntax, text
 from attnc.dsl.parse import parse, without_comments
@@ -182,7 +181,7 @@ def _item_lines(item: Item, notes: _Attached, indent: str, *, blank: bool | None
 def _braced(head: str, notes: _Attached, indent: str) -> list[str]:
     assert notes.body is not None
     lines: list[str] = []
-    for item, inner in sorted(notes.body.items, key=lambda entry: _ORDER[_word(entry[0])]):
+    for item, inner in sorted(notes.body.items, key=lambda entry: _place(entry[0])):
         lines += _item_lines(item, inner, indent + INDENT, blank=None if lines else False)
     lines += _comment_lines(notes.body.end, indent + INDENT, first=not lines)
     if not lines and not notes.opening:
@@ -191,48 +190,21 @@ def _braced(head: str, notes: _Attached, indent: str) -> list[str]:
     return [f"{indent}{head} {{{opening}", *lines, f"{indent}}}"]
 
 
-def _word(item: Item) -> str:
-    """The keyword of a clause."""
-    match item:
-        case syntax.VectorClause(role=role):
-            return role
-        case syntax.Construct(word=word):
-            return word
-        case _:
-            return type(item).__name__.removesuffix("Clause").lower()
+def _place(item: Item) -> int:
+    """Where an item stands among its neighbours; constructs stay as they are."""
+    return 0 if isinstance(item, syntax.Construct) else _ORDER[text.word(item)]
 
 
-def _clause_lines(
-    clause: syntax.ParamClause
-    | syntax.InputClause
-    | syntax.VectorClause
-    | syntax.LetClause
-    | syntax.ScoreClause
-    | syntax.MaskClause
-    | syntax.NormalizeClause
-    | syntax.KvClause
-    | syntax.EmitClause
-    | syntax.OutputClause
-    | syntax.StateClause
-    | syntax.StepClause
-    | syntax.ReadClause,
-    indent: str,
-) -> list[str]:
-    word = _word(clause)
+def _clause_lines(clause: text.Plain, indent: str) -> list[str]:
+    word = text.word(clause)
     head = indent + word.ljust(_WORDS[word] - 1) + " "
+    line = head + text.value(clause)
+    if len(line) <= WIDTH:
+        return [line]
     match clause:
-        case syntax.ParamClause() | syntax.InputClause():
-            return [head + text.declared(clause)]
-        case syntax.VectorClause(items=items):
-            return [head + ", ".join(map(text.vector, items))]
         case syntax.LetClause(value=value):
-            return _valued(f"{head}{text.signature(clause)} = ", value, indent + INDENT)
-        case syntax.KvClause():
-            return [head + text.layout(clause)]
-        case syntax.EmitClause(items=items):
-            return [head + ", ".join(map(text.emitted, items))]
-        case syntax.StateClause():
-            return [head + text.state(clause)]
+            inner = indent + INDENT
+            return [f"{head}{text.signature(clause)} =", *_broken(inner, value, inner)]
         case (
             syntax.ScoreClause(value=value)
             | syntax.MaskClause(value=value)
@@ -241,31 +213,26 @@ def _clause_lines(
             | syntax.StepClause(value=value)
             | syntax.ReadClause(value=value)
         ):
-            return _valued(head, value, " " * len(head))
+            return _broken(head, value, " " * len(head))
         case _:
-            assert_never(clause)
+            return [line]
 
 
-def _valued(head: str, value: syntax.Expr | syntax.Pair, indent: str) -> list[str]:
-    """A value after its head, on more lines if one is too short."""
+def _broken(head: str, value: syntax.Expr | syntax.Pair, indent: str) -> list[str]:
+    """A value after its head, on more lines if one is too short: a pair on two, a chain with one operand a line.
+    An operand of ``or`` that is an ``and`` breaks once more if it is too long itself."""
+    line = head + text.body_text(value)
+    if len(line) <= WIDTH:
+        return [line]
     if isinstance(value, syntax.Pair):
         weight, divisor = text.pair(value)
-        line = f"{head}{weight} {divisor}"
-        return [line] if len(line) <= WIDTH else [head + weight, indent + divisor]
-    line = head + text.expression(value)
-    return [line] if len(line) <= WIDTH else _broken(head, value, indent)
-
-
-def _broken(head: str, value: syntax.Expr, indent: str) -> list[str]:
-    """A chain with one operand a line; an operand of ``or`` that is an ``and`` too long itself breaks once more."""
+        return [head + weight, indent + divisor]
     lines: list[str] = []
     outermost = text.level(value)
     for op, operand in text.chain(value):
         start = f"{indent}{op} " if op else head
-        bare = text.expression(operand, outermost + 1 if op else outermost)
-        inner = text.level(operand)
-        if len(start + bare) > WIDTH and outermost == text.OR and inner == text.AND:
+        if outermost == text.OR and text.level(operand) == text.AND:
             lines += _broken(start, operand, indent + INDENT)
         else:
-            lines.append(start + bare)
+            lines.append(start + text.expression(operand, outermost + 1 if op else outermost))
     return lines

@@ -48,87 +48,8 @@ def _clauses(clauses: Iterable[syntax.Clause], indent: str) -> list[str]:
             lines.append(f"{indent}branch {clause.name.text}")
             lines += _clauses(clause.clauses, indent + "  ")  # branches do not nest: the grammar sees to it
         else:
-            lines.append(indent + _clause(clause))
+            lines.append(f"{indent}{text.word(clause)} {text.value(clause, prefix)}")
     return lines
-
-
-def _clause(
-    clause: syntax.ParamClause
-    | syntax.InputClause
-    | syntax.VectorClause
-    | syntax.LetClause
-    | syntax.ScoreClause
-    | syntax.MaskClause
-    | syntax.NormalizeClause
-    | syntax.KvClause
-    | syntax.EmitClause
-    | syntax.OutputClause
-    | syntax.StateClause
-    | syntax.StepClause
-    | syntax.ReadClause,
-) -> str:
-    match clause:
-        case syntax.ParamClause(name=name, type=type_, default=default, where=where):
-            return f"param {name.text}: {_type(type_)}{_given('=', default)}{_given('where', where)}"
-        case syntax.InputClause(name=name, type=type_):
-            return f"input {name.text}: {_type(type_)}"
-        case syntax.VectorClause(role=role, items=items):
-            return f"{role} " + ", ".join(_vector(item) for item in items)
-        case syntax.LetClause(name=name, parameters=parameters, value=value):
-            taken = "" if parameters is None else "(" + ", ".join(map(_parameter, parameters)) + ")"
-            return f"let {name.text}{taken} = {_value(value)}"
-        case syntax.ScoreClause(value=value):
-            return f"score {_value(value)}"
-        case syntax.MaskClause(value=value):
-            return f"mask {_value(value)}"
-        case syntax.NormalizeClause(value=value):
-            return f"normalize {_value(value)}"
-        case syntax.KvClause(layout=layout, layout_args=args, storage=storage, storage_args=storage_args):
-            stored = "" if storage is None else f" {_applied(storage, storage_args)}"
-            return f"kv {_applied(layout, args)}{stored}"
-        case syntax.EmitClause(items=items):
-            return "emit " + ", ".join(map(text.emitted, items))
-        case syntax.OutputClause(value=value):
-            return f"output {_value(value)}"
-        case syntax.StateClause(name=name, axes=axes):
-            return f"state {name.text}[{', '.join(map(prefix, axes))}]"
-        case syntax.StepClause(value=value):
-            return f"step {_value(value)}"
-        case syntax.ReadClause(value=value):
-            return f"read {_value(value)}"
-        case _:
-            assert_never(clause)
-
-
-def _type(node: syntax.Type) -> str:
-    axes = "" if node.axes is None else f"[{', '.join(map(prefix, node.axes))}]"
-    return node.element.text + axes + (" nograd" if node.nograd else "")
-
-
-def _vector(node: syntax.VectorItem) -> str:
-    dim = "" if node.dim is None else f"[{prefix(node.dim)}]"
-    return node.name.text + dim + _given("=", node.value)
-
-
-def _parameter(node: syntax.Parameter) -> str:
-    type_name = f": {node.type.text}" if node.type else ""
-    return node.name.text + type_name + _given("=", node.default) + _given("where", node.where)
-
-
-def _value(value: syntax.Expr | syntax.Pair) -> str:
-    if not isinstance(value, syntax.Pair):
-        return prefix(value)
-    weight = f"(weight {value.weight_argument.text} {prefix(value.weight)})"
-    return f"{weight} (divisor {value.divisor_argument.text} {prefix(value.divisor)})"
-
-
-def _given(mark: str, value: syntax.Expr | None) -> str:
-    return "" if value is None else f" {mark} {prefix(value)}"
-
-
-def _applied(name: syntax.Name, args: Iterable[syntax.Argument]) -> str:
-    given = " ".join(prefix(argument) for argument in args)
-    return f"({name.text} {given})" if given else name.text
 
 
 def prefix(root: Node) -> str:

@@ -145,6 +145,10 @@ class _Loop:
             self._tell("A004", f"this `{token}` closes nothing", span, label="no bracket is open here")
         elif token.type == "NAME" and "SCORE" in accepted and "PLUS" not in accepted:
             self._tell("A003", f"there is no clause `{token}`", span, help=f"clauses are {', '.join(expect.FORMS)}")
+        elif self._in_branch(token):
+            self._tell(
+                "A001", "a branch stands inside a branch", span, help="branches stand side by side in a construct"
+            )
         else:
             after = f" after {expect.role(self.tokens, at)}" if at else ""
             self._tell(
@@ -158,7 +162,7 @@ class _Loop:
     def _skip(self, at: int) -> int:
         """Pop the machine to where it can shift the next clause keyword, ``}`` or construct; that token's place.
         A branch inside a branch is passed over whole."""
-        if self.tokens[at].type == "BRANCH" and self._depth("SCORE") > self._depth("BRANCH"):
+        if self._in_branch(self.tokens[at]):
             self._pop(self._depth("SCORE"))
             return self._after_braces(at)
         for place in range(at, len(self.tokens)):
@@ -167,6 +171,10 @@ class _Loop:
                 self._pop(depth)
                 return place
         return len(self.tokens)
+
+    def _in_branch(self, token: Token) -> bool:
+        """Whether this is a branch where other clauses may stand, but no branch."""
+        return token.type == "BRANCH" and self._depth("SCORE") > self._depth("BRANCH")
 
     def _depth(self, kind: str) -> int:
         """How much of the state stack may stay for a token of this kind to be shifted; 0: none would do."""

@@ -1,11 +1,12 @@
-"""AST -> text: expressions with the fewest parentheses that keep their tree, clauses on one line.
+"""AST -> text: expressions with the fewest parentheses that keep their tree; clauses on one line, with any
+notation of expressions.
 
 Everything is iterative: an expression may be as deep as the text was long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from attnc.dsl import syntax
@@ -30,6 +31,23 @@ BINARY = {
     "**": POWER,
 }  # fmt: skip
 
+# Every clause but a branch, which holds clauses itself.
+Plain = (
+    syntax.ParamClause
+    | syntax.InputClause
+    | syntax.VectorClause
+    | syntax.LetClause
+    | syntax.ScoreClause
+    | syntax.MaskClause
+    | syntax.NormalizeClause
+    | syntax.KvClause
+    | syntax.EmitClause
+    | syntax.OutputClause
+    | syntax.StateClause
+    | syntax.StepClause
+    | syntax.ReadClause
+)
+Show = Callable[[syntax.Expr], str]  # how expressions are written
 Piece = str | tuple[syntax.Expr | Slice, int]
 
 
@@ -123,69 +141,84 @@ def chain(root: syntax.Expr) -> list[tuple[str, syntax.Expr]]:
     return [("", root), *reversed(links)]
 
 
-def type_(node: syntax.Type) -> str:
-    axes = "" if node.axes is None else "[" + ", ".join(map(expression, node.axes)) + "]"
-    return node.element.text + axes + (" nograd" if node.nograd else "")
-
-
-def parameter(node: syntax.Parameter) -> str:
-    type_name = f": {node.type.text}" if node.type else ""
-    return node.name.text + type_name + _default(node.default) + _where(node.where)
-
-
-def signature(node: syntax.LetClause) -> str:
-    """What stands before the ``=`` of a let."""
-    if node.parameters is None:
-        return node.name.text
-    return f"{node.name.text}({', '.join(map(parameter, node.parameters))})"
-
-
-def pair(node: syntax.Pair) -> tuple[str, str]:
-    """``weight(s) = ...`` and ``divisor(t) = ...``"""
-    weight = f"weight({node.weight_argument.text}) = {expression(node.weight)}"
-    return weight, f"divisor({node.divisor_argument.text}) = {expression(node.divisor)}"
-
-
-def declared(clause: syntax.ParamClause | syntax.InputClause) -> str:
-    """A declaration after its keyword."""
-    head = f"{clause.name.text}: {type_(clause.type)}"
+def value(clause: Plain, show: Show = expression) -> str:
+    """What follows a clause's keyword, on one line."""
     match clause:
-        case syntax.ParamClause(default=default, where=where):
-            return head + _default(default) + _where(where)
-        case syntax.InputClause():
-            return head
+        case syntax.ParamClause(name=name, type=type_, default=default, where=where):
+            return f"{name.text}: {_type(type_, show)}{_given(' = ', default, show)}{_given(' where ', where, show)}"
+        case syntax.InputClause(name=name, type=type_):
+            return f"{name.text}: {_type(type_, show)}"
+        case syntax.VectorClause(items=items):
+            return ", ".join(_vector(item, show) for item in items)
+        case syntax.LetClause(value=body):
+            return f"{signature(clause, show)} = {body_text(body, show)}"
+        case syntax.KvClause(layout=layout, layout_args=args, storage=storage, storage_args=storage_args):
+            stored = "" if storage is None else f" {_applied(storage, storage_args, show)}"
+            return _applied(layout, args, show) + stored
+        case syntax.EmitClause(items=emits):
+            return ", ".join(
+                f"{item.branch.text}.{item.name.text}" if item.branch else item.name.text for item in emits
+            )
+        case syntax.StateClause(name=name, axes=axes):
+            return f"{name.text}[{', '.join(map(show, axes))}]"
+        case (
+            syntax.ScoreClause(value=body)
+            | syntax.MaskClause(value=body)
+            | syntax.NormalizeClause(value=body)
+            | syntax.OutputClause(value=body)
+            | syntax.StepClause(value=body)
+            | syntax.ReadClause(value=body)
+        ):
+            return body_text(body, show)
         case _:
             assert_never(clause)
 
 
-def vector(node: syntax.VectorItem) -> str:
-    dim = "" if node.dim is None else f"[{expression(node.dim)}]"
-    return node.name.text + dim + _default(node.value)
+def word(clause: syntax.Clause) -> str:
+    """The keyword of a clause."""
+    if isinstance(clause, syntax.VectorClause):
+        return clause.role
+    return type(clause).__name__.removesuffix("Clause").lower()
 
 
-def emitted(node: syntax.EmitItem) -> str:
-    return node.name.text if node.branch is None else f"{node.branch.text}.{node.name.text}"
+def signature(clause: syntax.LetClause, show: Show = expression) -> str:
+    """What stands before the ``=`` of a let."""
+    if clause.parameters is None:
+        return clause.name.text
+    return f"{clause.name.text}({', '.join(_parameter(item, show) for item in clause.parameters)})"
 
 
-def layout(node: syntax.KvClause) -> str:
-    storage = "" if node.storage is None else f" {_applied(node.storage, node.storage_args)}"
-    return _applied(node.layout, node.layout_args) + storage
+def body_text(body: syntax.Expr | syntax.Pair, show: Show = expression) -> str:
+    return " ".join(pair(body, show)) if isinstance(body, syntax.Pair) else show(body)
 
 
-def state(node: syntax.StateClause) -> str:
-    return f"{node.name.text}[{', '.join(map(expression, node.axes))}]"
+def pair(body: syntax.Pair, show: Show = expression) -> tuple[str, str]:
+    """``weight(s) = ...`` and ``divisor(t) = ...``"""
+    weight = f"weight({body.weight_argument.text}) = {show(body.weight)}"
+    return weight, f"divisor({body.divisor_argument.text}) = {show(body.divisor)}"
 
 
-def _applied(name: syntax.Name, args: tuple[syntax.Argument, ...]) -> str:
+def _type(node: syntax.Type, show: Show) -> str:
+    axes = "" if node.axes is None else f"[{', '.join(map(show, node.axes))}]"
+    return node.element.text + axes + (" nograd" if node.nograd else "")
+
+
+def _vector(node: syntax.VectorItem, show: Show) -> str:
+    dim = "" if node.dim is None else f"[{show(node.dim)}]"
+    return node.name.text + dim + _given(" = ", node.value, show)
+
+
+def _parameter(node: syntax.Parameter, show: Show) -> str:
+    type_name = f": {node.type.text}" if node.type else ""
+    return node.name.text + type_name + _given(" = ", node.default, show) + _given(" where ", node.where, show)
+
+
+def _given(mark: str, node: syntax.Expr | None, show: Show) -> str:
+    return "" if node is None else mark + show(node)
+
+
+def _applied(name: syntax.Name, args: tuple[syntax.Argument, ...], show: Show) -> str:
     if not args:
         return name.text
-    given = [(f"{item.name.text} = " if item.name else "") + expression(item.value) for item in args]
+    given = [(f"{item.name.text} = " if item.name else "") + show(item.value) for item in args]
     return f"{name.text}({', '.join(given)})"
-
-
-def _default(node: syntax.Expr | None) -> str:
-    return "" if node is None else f" = {expression(node)}"
-
-
-def _where(node: syntax.Expr | None) -> str:
-    return "" if node is None else f" where {expression(node)}"

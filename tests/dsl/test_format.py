@@ -163,12 +163,26 @@ def test_long_chains_break_before_their_operators() -> None:
     wide = "weight(s) = " + "s" * 50 + " divisor(t) = " + "t" * 50
     assert formatted("attention a { let f(x) = " + wide + " normalize " + wide + " }") == (
         "attention a {\n"
-        f"  let f(x) = weight(s) = {'s' * 50}\n"
+        "  let f(x) =\n"
+        f"    weight(s) = {'s' * 50}\n"
         f"    divisor(t) = {'t' * 50}\n"
         f"  normalize weight(s) = {'s' * 50}\n"
         f"            divisor(t) = {'t' * 50}\n"
         "}\n"
     )
+
+
+def test_a_long_let_begins_on_its_own_line() -> None:
+    call = "drawn(h, i // block, j // block, r, seed, (span + block - 1) // block)"
+    text = "let random(r: int where r >= 1, block: int where block >= 1, seed: int) = " + call
+    assert format_source(Source(name="std.attn", text=text), library=True) == (
+        f"let random(r: int where r >= 1, block: int where block >= 1, seed: int) =\n  {call}\n"
+    )
+    assert formatted("attention a { let a = " + "b" * 60 + " or " + "c" * 60 + " }").splitlines()[1:4] == [
+        "  let a =",
+        "    " + "b" * 60,
+        "    or " + "c" * 60,
+    ]
 
 
 def test_a_line_of_exactly_the_width_stays() -> None:
