@@ -35,7 +35,7 @@ class Attention(nn.Module):
         **params: object,
     ) -> None:
         super().__init__()
-        self.op = _op(spec, params)
+        self.op = as_op(spec, params)
         self.num_heads = num_heads
         self.kv_heads = num_heads if kv_heads is None else kv_heads
         if head_dim is None and embed_dim % num_heads:
@@ -95,7 +95,8 @@ class Attention(nn.Module):
         return f"{self.op.name}, num_heads={self.num_heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}"
 
 
-def _op(spec: Op | str | Path, params: Mapping[str, object]) -> Op:
+def as_op(spec: Op | str | Path, params: Mapping[str, object]) -> Op:
+    """An op as it is; the op of a path of a ``.attn`` file or of a spec's text, with ``params``."""
     if isinstance(spec, Op):
         if params:
             raise TypeError(f"an op has its params already: {', '.join(params)} cannot be given again")

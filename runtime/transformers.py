@@ -1,0 +1,238 @@
+"""A spec as an attention implementation of Hugging Face transformers.
+
+``register("longformer", "longformer.attn", w=512)`` makes ``attn_implementation="longformer"`` a choice of every model
+that calls transformers' attention interface. The spec is then the whole mathematics: causality, windows and scale are
+its own. What a model brings to a call, the spec takes as an input of the same name:
+
+| input | from |
+| --- | --- |
+| ``keep: bool[B, M]`` | the padding mask: which keys are tokens |
+| ``len: i32[B]`` | the padding mask of a batch padded on the right: how many keys are tokens |
+| ``pair: bool[B, 1, N, M]`` | the mask as the model would build it, N x M; for patterns that come with the data |
+| ``scaling: f32``, ``softcap: f32``, ``s_aux: f32[H]``, ``position_bias: f32[B, H, N, M]``, ... | the layer |
+
+Nothing is left out in silence: padding, packed documents, a softcap, sinks, a bias or dropout that the spec does not
+take raise ValueError, and so does a scale that differs from the spec's, where that is a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import prepare_padding_mask, sdpa_mask
+
+from attnc.codegen.build import const, size
+from attnc.codegen.derive import derive
+from attnc.codegen.simplify import simplify
+from attnc.dsl.ir import Attention, Const, Dot, Expr, Vector, postorder, substitute
+from attnc.runtime.nn import as_op
+from attnc.runtime.op import Op
+
+Given = Tensor | Callable[[nn.Module], Tensor]
+
+_FROM_MASK = ("keep", "len", "pair")
+_SCORE_TERMS = ("softcap", "s_aux", "position_bias")  # what models of transformers add to a score, or do to it
+_CAUSES = "attention_dropout, attention_probs_dropout_prob or attn_pdrop"
+
+
+def register(name: str, spec: Op | str | Path, *, inputs: Mapping[str, Given] | None = None, **params: object) -> Op:
+    """Make a spec selectable with ``attn_implementation=name``; returns its op. ``spec``: an op, a path of a
+    ``.attn`` file, or a spec's text. ``inputs`` are those of the spec's inputs that no call brings: tensors, or
+    functions of the layer (``{"slope": lambda layer: layer.slope}``). Again with the same name: replaced."""
+    if any(part in name for part in ("/", "|", "sdpa", "flash", "flex", "eager")):
+        raise ValueError(f"{name!r} means something to transformers: choose a plain name")
+    interface = AttentionInterface()
+    if name in interface and not isinstance(interface[name], _Implementation):
+        raise ValueError(f"transformers has an attention implementation {name!r}: choose another name")
+    implementation = _Implementation(name, as_op(spec, params), dict(inputs or {}))
+    AttentionInterface.register(name, implementation)
+    AttentionMaskInterface.register(name, implementation.sight)
+    return implementation.op
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sight:
+    """What a model says of the pairs of one call, made once for all layers: inputs of the spec, and offsets."""
+
+    inputs: Mapping[str, Tensor]
+    q_offset: int | Tensor | None = None
+    kv_offset: int = 0
+
+
+class _Implementation:
+    """The two functions that transformers calls: one makes the mask, one attends."""
+
+    def __init__(self, name: str, op: Op, given: Mapping[str, Given]) -> None:
+        self.name = name
+        self.op = op
+        self._given = given
+        construct = op.construct
+        self._declared = tuple(item.name for item in construct.inputs)
+        for unknown in given.keys() - set(self._declared):
+            raise TypeError(f"{op.name} has no input {unknown}; its inputs: {', '.join(self._declared) or 'none'}")
+        if [vector.role for vector in construct.vectors] != ["query", "key", "value"]:
+            names = ", ".join(vector.name for vector in construct.vectors)
+            raise ValueError(f"{op.name} takes ({names}): a layer of transformers brings one query, key and value")
+        self._wants = frozenset(self._declared) - given.keys()
+
+    def sight(
+        self,
+        batch_size: int,
+        q_length: int,
+        kv_length: int,
+        q_offset: int | Tensor = 0,
+        kv_offset: int = 0,
+        *,
+        mask_function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+        attention_mask: Tensor | None = None,
+        use_vmap: bool = False,
+        device: torch.device | str = "cpu",
+        **others: object,
+    ) -> _Sight:
+        """In the place of transformers' masks. ``attention_mask``: [B, tokens seen], nonzero where one is."""
+        shape = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length, "device": device}
+        keep = None
+        if attention_mask is not None:
+            padded: Tensor = prepare_padding_mask(attention_mask, kv_length, kv_offset).bool()
+            keep = padded[:, kv_offset : kv_offset + kv_length]
+        found: dict[str, Tensor] = {}
+        if "pair" in self._wants:
+            found["pair"] = sdpa_mask(
+                **shape,
+                q_offset=q_offset,
+                kv_offset=kv_offset,
+                mask_function=mask_function,
+                attention_mask=attention_mask,
+                allow_is_causal_skip=False,
+                use_vmap=use_vmap,
+            )
+        elif use_vmap or (q_length == kv_length > 1 and not _neighbours(mask_function, batch_size, q_length, device)):
+            raise ValueError(
+                f"the model masks by the data (packed documents, image blocks), and {self.op.name} would not: "
+                "its spec can take that mask, as `input pair: bool[B, 1, N, M]`"
+            )
+        if "keep" in self._wants:
+            found["keep"] = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device) if keep is None else keep
+        if "len" in self._wants:
+            found["len"] = self._lengths(keep, batch_size, kv_length, kv_offset, device)
+        if not found and keep is not None and not bool(keep.all()):
+            raise ValueError(
+                f"the batch is padded (or its cache is), and {self.op.name} would attend to that: its spec can take "
+                "`input keep: bool[B, M]` and mask by `keep[b, j]`"
+            )
+        offset = q_offset.expand(batch_size) if isinstance(q_offset, Tensor) else q_offset
+        return _Sight(inputs=found, q_offset=offset, kv_offset=kv_offset)
+
+    def _lengths(
+        self, keep: Tensor | None, batch_size: int, kv_length: int, kv_offset: int, device: torch.device | str
+    ) -> Tensor:
+        """How many keys of each sequence are tokens, int32 [B]; by position, so those before ``kv_offset`` count."""
+        if keep is None:
+            return torch.full((batch_size,), kv_offset + kv_length, dtype=torch.int32, device=device)
+        count = keep.sum(-1, dtype=torch.int32)
+        if bool((keep != (torch.arange(kv_length, device=keep.device) < count[:, None])).any()):
+            raise ValueError(
+                f"{self.op.name} takes lengths, so the batch must be padded on the right: set the tokenizer's "
+                '`padding_side="right"`, or let the spec take `input keep: bool[B, M]`'
+            )
+        return count + kv_offset
+
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: _Sight | Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **terms: Any,
+    ) -> tuple[Tensor, None]:
+        """query [B, H, N, D], key [B, G, M, D], value [B, G, M, E] -> [B, N, H, E]; there are no weights to return."""
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        self._verify(query.shape[-1], scale, dropout, terms)
+        sight = self._seen(attention_mask)
+        inputs: dict[str, Any] = {}
+        for name in self._declared:
+            if name in self._given:
+                given = self._given[name]
+                inputs[name] = given.to(query.device) if isinstance(given, Tensor) else given(module)
+            elif name == "scaling":
+                inputs[name] = scale
+            elif name in sight.inputs:
+                inputs[name] = sight.inputs[name]
+            elif name in _FROM_MASK:
+                raise ValueError(f"{self.op.name} takes {name}, and this layer of {type(module).__name__} has no mask")
+            elif terms.get(name) is not None:
+                inputs[name] = terms[name]
+            else:
+                raise ValueError(
+                    f"{self.op.name} takes {name}, which {type(module).__name__} does not bring: "
+                    f"register({self.name!r}, ..., inputs={{{name!r}: ...}})"
+                )
+        result = self.op(query, key, value, q_offset=sight.q_offset, kv_offset=sight.kv_offset, **inputs)
+        out = result if isinstance(result, Tensor) else result.out
+        return out.transpose(1, 2), None
+
+    def _seen(self, mask: _Sight | Tensor | None) -> _Sight:
+        if isinstance(mask, _Sight):
+            return mask
+        if mask is None:  # a layer that asked for no mask: every key is a token
+            return _Sight(inputs={})
+        if "pair" in self._wants and mask.dtype == torch.bool:
+            return _Sight(inputs={"pair": mask})
+        raise ValueError(
+            f"{self.op.name} was given a {mask.dtype} mask {list(mask.shape)} of the caller's: its spec can take a "
+            "boolean one, as `input pair: bool[B, 1, N, M]`"
+        )
+
+    def _verify(self, dim: int, scale: float, dropout: float, terms: Mapping[str, Any]) -> None:
+        if dropout > 0:
+            raise ValueError(f"{self.op.name} has no dropout, and the layer asks for {dropout}: set {_CAUSES} to 0")
+        if terms.get("output_attentions"):
+            raise ValueError(f"{self.op.name} makes no matrix of weights: output_attentions is for eager attention")
+        for term in _SCORE_TERMS:
+            if terms.get(term) is not None and term not in self._declared:
+                raise ValueError(f"the layer brings {term}, and the spec of {self.op.name} takes no input {term}")
+        own = factor(self.op.construct, dim)
+        if "scaling" not in self._declared and own is not None and not math.isclose(own, scale, rel_tol=1e-6):
+            raise ValueError(
+                f"the layer scales q k by {scale:g}, the spec of {self.op.name} by {own:g} at D = {dim}: "
+                "the spec can take `input scaling: f32 nograd`"
+            )
+
+
+def factor(construct: Attention, dim: int) -> float | None:
+    """What a score multiplies dot(q, k) by, near dot(q, k) = 0 and at D = dim; None where that is no plain number:
+    it depends on inputs or indices, or q or k is transformed first."""
+    if len(construct.branches) != 1:
+        return None
+    score = construct.branches[0].score
+    declared = {vector.name for vector in construct.vectors}
+    dots = [node for node in postorder(score) if isinstance(node, Dot)]
+    sides = [side for dot in dots for side in (dot.left, dot.right)]
+    if len(dots) != 1 or not all(isinstance(side, Vector) and side.name in declared for side in sides):
+        return None
+    slope = derive(score, dots, const(1.0))[dots[0]]
+    values: dict[Expr, Expr] = {dots[0]: const(0.0), size("D"): const(dim)}
+    (constant,) = simplify(substitute([slope], values))
+    return float(constant.value) if isinstance(constant, Const) else None
+
+
+def _neighbours(
+    mask_function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    batch_size: int,
+    length: int,
+    device: torch.device | str,
+) -> bool:
+    """Whether every query sees the key before its own: so with any causal mask or window, not with packed documents."""
+    batch = torch.arange(batch_size, device=device)[:, None]
+    query = torch.arange(1, length, device=device)[None]
+    return bool(torch.as_tensor(mask_function(batch, torch.zeros_like(batch), query, query - 1)).all())
