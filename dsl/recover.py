@@ -88,6 +88,7 @@ class _Loop:
         mended = self._respelt(at, accepted)
         if mended is not None:
             word = self.keywords[mended.type]
+            self.quiet = self.quiet and mended.type not in _RESUME  # a clause of its own
             kind = "clause" if word in expect.FORMS else "keyword"
             self._tell("A003", f"there is no {kind} `{token}`", token_span(token), help=f"did you mean `{word}`?")
             self.tokens[at] = mended

@@ -250,6 +250,7 @@ def test_one_fault_is_one_message(text: str, expected: str) -> None:
         ("attention a { score 99999999999999999999 + 1e999 mask f(x=) }",
          [("A006", "99999999999999999999"), ("A006", "1e999"), ("A001", ")")]),
         ("attention a { score a b c d e f mask g }", [("A001", "b")]),  # one a clause
+        ("attention a { mask i ≤ j normalise x AND y }", [("A002", "≤"), ("A003", "normalise"), ("A003", "AND")]),
         ("attention a { score x ? y : z mask g }", [("A002", "?")]),  # and none beside a foreign character
         ("attenton a { score 1 mask , }", [("A003", "attenton"), ("A001", ",")]),
         ("attention a { input score: f32[N] mask , }", [("A005", "score"), ("A001", ",")]),
