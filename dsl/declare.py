@@ -101,6 +101,11 @@ class Declarations:
         if isinstance(size, ir.Const) and size.value < 1:
             self.report.fault("A209", "a size is at least 1", node.span)
             return None
+        if not isinstance(size, ir.Const) and not any(
+            isinstance(part, ir.Size | ir.ParamRef) for part in ir.postorder(size)
+        ):
+            self.report.fault("A209", "a size is a number of at most 62 bits", node.span)
+            return None
         return size
 
     def _plain(self, role: Role) -> list[syntax.VectorItem]:

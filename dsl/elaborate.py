@@ -24,7 +24,7 @@ from attnc.dsl.vectors import Vectors
 T = TypeVar("T")
 Task = Generator["Task[Any]", Any, T]
 
-MOST_INSTANCES = 20_000
+MOST_INSTANCES = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from tests.dsl.specs import attention, compiled, fault, faults, spec, unspeciali
 I, J, H, B = (ir.Index(kind=Kind.INT, axis=axis) for axis in ("i", "j", "h", "b"))
 Q_OFFSET, KV_OFFSET = (ir.Offset(kind=Kind.INT, side=side) for side in (Side.QUERY, Side.KEY))
 D, E, M, N, R = (ir.Size(kind=Kind.INT, name=name) for name in "DEMNR")
-Q, K = ir.Vector(kind=Kind.FLOAT, dims=(D,), name="q", side=Side.QUERY), ir.Vector(
-    kind=Kind.FLOAT, dims=(D,), name="k", side=Side.KEY
+Q, K = (
+    ir.Vector(kind=Kind.FLOAT, dims=(D,), name="q", side=Side.QUERY),
+    ir.Vector(kind=Kind.FLOAT, dims=(D,), name="k", side=Side.KEY),
 )
 DOT = ir.Dot(kind=Kind.FLOAT, left=Q, right=K)
 
@@ -321,9 +322,7 @@ def test_a_named_pair_and_a_function_of_pairs() -> None:
 
 def test_a_sink_reads_inputs_at_the_row() -> None:
     made = attention(spec("input sinks: f32[H]", normalize="softmax(sink = sinks[h])"))
-    assert ir.Load(kind=Kind.FLOAT, tensor="sinks", index=(H,)) in ir.postorder(
-        made.branches[0].normalization.divisor
-    )
+    assert ir.Load(kind=Kind.FLOAT, tensor="sinks", index=(H,)) in ir.postorder(made.branches[0].normalization.divisor)
 
 
 # --- recurrences and layouts ------------------------------------------------------------------------

@@ -131,9 +131,7 @@ def test_params_in_slices() -> None:
 
 
 def test_recurrences_specialize_too() -> None:
-    made = compiled(
-        "recurrence r { param x: float = 0.5 state S[D, E] step x * S + outer(k, v) read q @ S }", x=0.25
-    )
+    made = compiled("recurrence r { param x: float = 0.5 state S[D, E] step x * S + outer(k, v) read q @ S }", x=0.25)
     assert isinstance(made, ir.Recurrence)
     assert [node.value for node in ir.postorder(made.step) if isinstance(node, ir.Const)] == [0.25]
 

@@ -69,7 +69,9 @@ def test_random_draws_blocks() -> None:
     drawn = mask("random(3, block = 64, seed = 7)")
     assert isinstance(drawn, ir.Drawn)
     assert drawn.head == ir.Index(kind=Kind.INT, axis="h")
-    assert mask("i // 64 == 0") == ir.Apply(kind=Kind.BOOL, fn=Fn.EQ, args=(drawn.row, ir.Const(kind=Kind.INT, value=0)))
+    assert mask("i // 64 == 0") == ir.Apply(
+        kind=Kind.BOOL, fn=Fn.EQ, args=(drawn.row, ir.Const(kind=Kind.INT, value=0))
+    )
     assert (constant(drawn.count), constant(drawn.seed), constant(drawn.blocks)) == (3, 7, None)
     spanned = mask("random(3, 64, 7, span = 1000)")
     assert isinstance(spanned, ir.Drawn) and constant(spanned.blocks) == 16
