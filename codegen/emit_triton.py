@@ -30,10 +30,12 @@ PAIR_T = "[BLOCK_N, BLOCK_M]"
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """A pointer argument, its further arguments, and what the host passes for each."""
+    """A pointer argument, its further arguments, and what the host passes for each. ``element``: "vector" for the
+    dtype of the query, key and value tensors, "acc" for the accumulation dtype, else a dtype of the language."""
 
     name: str
     host: str
+    element: str = "vector"
     arguments: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
 
@@ -235,6 +237,7 @@ class _Builder:
                 Argument(
                     name=name,
                     host=f"{name}.view(torch.uint8)" if text.kind is Kind.BOOL else name,
+                    element=self.naming.element(tensor),
                     arguments=(*text.strides, *(text.sizes[axis] for axis in sized)),
                     values=(
                         *(f"_stride({name}, {axis})" for axis in range(len(text.strides))),
@@ -435,11 +438,11 @@ def _by_query(program: Program, item: Map, naming: Naming, *, backward: bool) ->
         tensors.append(builder.argument(grad_out))
         tensors += [_plain(name) for name in statistics(item)]
         tensors.append(_plain("delta"))
-        tensors += [_plain(f"d_{query.name}") for query in queries]
+        tensors += [_plain(f"d_{query.name}", "vector") for query in queries]
         tensors += [_plain(total.total) for total in (*totals["row"], *totals["pair"])]
     else:
         tensors += builder.read_arguments((*item.reads, *item.divisor_reads))
-        tensors.append(_plain("out"))
+        tensors.append(_plain("out", "vector"))
         tensors += [_plain(name) for name in saved(item)]
         tensors += [_plain("rowmax")] * item.rowmax + [_plain("u")] * item.entropy
         if not item.plain:
@@ -552,7 +555,7 @@ def _by_key(program: Program, item: Map, naming: Naming, *, grads: bool) -> Kern
     tensors += [_plain(name) for name in statistics(item)]
     if grads:
         tensors.append(_plain("delta"))
-        tensors += [_plain(f"d_{token.name}") for token in (*keys, value)]
+        tensors += [_plain(f"d_{token.name}", "vector") for token in (*keys, value)]
     tensors += [_plain(total.total) for total in totals]
     prefix = naming.function(item.name)
     return Kernel(
@@ -609,8 +612,8 @@ def saved(item: Map) -> tuple[str, ...]:
     return ("lse",) if item.plain else ("shift", "l")
 
 
-def _plain(name: str) -> Argument:
-    return Argument(name=name, host=name)
+def _plain(name: str, element: str = "acc") -> Argument:
+    return Argument(name=name, host=name, element=element)
 
 
 def _inner(finish: Mapping[str, Callable[[Text], str]], name: str) -> dict[str, Callable[[Text], str]]:

@@ -56,7 +56,7 @@ T = build.symbol("t", Kind.FLOAT)
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnTable:
-    """Random blocks, drawn once a call: int32 [B or 1, H or 1, ceil(N / block) + 1, count]; its row 0 is the block
+    """Random blocks, drawn once a call, under a name that no spec can spell: int32 [B or 1, H or 1, ceil(N / block) + 1, count]; its row 0 is the block
     of position q_offset."""
 
     name: str
@@ -69,7 +69,7 @@ class DrawnTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedTable:
-    """An index list made a boolean table once a call: [B or 1, H or 1, rows, width]."""
+    """An index list made a boolean table once a call, under a name that no spec can spell: [B or 1, H or 1, rows, width]."""
 
     name: str
     tensor: str
@@ -356,7 +356,7 @@ def _tabulate(attention: Attention, node: Expr, tables: dict[Expr, DrawnTable | 
             if table is None:
                 last = build.add(build.offset(Side.KEY), build.sub(build.size("M"), 1))
                 (width,) = simplify(substitute((build.add(node.column, 1),), {build.index("j"): last}))
-                table = ListedTable(name=f"listed{len(tables)}", tensor=node.tensor, width=width)
+                table = ListedTable(name=f"listed {len(tables)}", tensor=node.tensor, width=width)
                 tables[node] = table
             return Load(
                 kind=Kind.BOOL,
@@ -391,7 +391,7 @@ def _drawn(attention: Attention, node: Drawn, tables: dict[Expr, DrawnTable | Li
     if table is None:
         (blocks,) = simplify((node.blocks,))
         table = DrawnTable(
-            name=f"drawn{len(tables)}", head=node.head, block=block, count=slots, seed=seed, blocks=blocks
+            name=f"drawn {len(tables)}", head=node.head, block=block, count=slots, seed=seed, blocks=blocks
         )
         tables[key] = table
     first = build.floordiv(build.offset(Side.QUERY), block)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from attnc.codegen import build
-from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
+from attnc.codegen.lower import DrawnTable, ListedTable, Program
 from attnc.codegen.printer import Names
 from attnc.dsl.ir import Expr, Size
 
-# Names that the templates use for themselves, inside kernels and beside them.
+# Names in the functions and kernels that hold a spec's own names; tests/backends/test_names.py compares.
 KERNEL_WORDS = (
     "tl triton torch math part tile tiles start start_m start_n at passed row rows col cols dims operand "
     "b h g i j i0 i1 j0 j1 acc l_i m_i u_i m_new m_safe alpha p s raw rowmax seen live key_live query_live dead "
-    "at_row at_col l_safe rescale lag shift l m divisor lse u inverse delta dp do g_ij out colsum "
+    "at_row at_col l_safe rescale lag shift l m divisor lse u inverse delta dp do g_ij out colsum total entropy "
     "q_offset q_offsets kv_offset B H G N M D E ACC PER_BATCH BLOCK_M BLOCK_N LOG2E full_tiles partial_tiles "
-    "row_start row_stop full base o d_out call sizes vectors inputs backend needs tokens results tables "
-    + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "d_dot") for n in range(9))
+    "row_start row_stop full base o d_out call sizes vectors inputs backend device end first blocks stop run strip "
+    "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name "
+    "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
+    + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()
+# What the templates make of a name: d_q, e_sink, size_D, by_read0, BLOCK_D; q_ptr, q_tile, v_values, q_stride0, ...
+_MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK)_")
+_MADE_AFTER = re.compile(r"_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")
+
+
+def _own(name: str) -> str:
+    """A name near the spec's that no template makes of another; none begins with an underscore, as helpers do."""
+    name = name.replace(" ", "").lstrip("_") or "x"
+    name = f"x_{name}" if _MADE_BEFORE.match(name) or name[0].isdigit() else name
+    return f"{name}_" if _MADE_AFTER.search(name) else name
 
 
 @dataclass(frozen=True)
@@ -29,10 +42,18 @@ class Naming:
     idents: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = Names(KERNEL_WORDS)
         attention = self.program.attention
+        results = ("out", "lse", "shift", "l", "total", "rowmax", "entropy", "colsum", "u")
+        made = [f"{branch.name}_{word}" for branch in attention.branches for word in results]
+        names = Names([*KERNEL_WORDS, *made, self.result])
         for item in (*attention.vectors, *attention.inputs, *attention.tokens, *self.program.tables):
-            self.idents[item.name] = names.fresh(item.name)
+            self.idents[item.name] = names.fresh(_own(item.name))
+
+    @property
+    def result(self) -> str:
+        """The named tuple of a spec that emits."""
+        name = self.program.attention.name
+        return f"{name[:1].upper()}{name[1:]}Result"
 
     @property
     def taken(self) -> tuple[str, ...]:
@@ -60,6 +81,16 @@ class Naming:
     def axes(self, name: str) -> tuple[Expr, ...]:
         """The sizes of a tensor that is read element by element."""
         return self._axes[name]
+
+    def element(self, name: str) -> str:
+        """The dtype, as the language spells it, of a tensor that is read element by element; "acc" for token values."""
+        for item in self.program.attention.inputs:
+            if item.name == name:
+                return item.dtype
+        for table in self.program.tables:
+            if table.name == name:
+                return "i64" if isinstance(table, DrawnTable) else "bool"
+        return "acc"
 
     def dim(self, name: str) -> Expr:
         """The size of a query's, key's or value's vectors."""
@@ -91,7 +122,3 @@ class Naming:
                     return f"{name}:{source.position(span.start)[0]}"
         return ""
 
-
-def map_sizes(item: Map, sizes: tuple[Size, ...]) -> tuple[str, ...]:
-    """Names of sizes that a map's functions take beyond those they read off their tensors."""
-    return tuple(dict.fromkeys(size.name for size in sizes if size != item.length))

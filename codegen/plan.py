@@ -48,6 +48,14 @@ class Plan:
     limit: int
     tiles: tuple[Tile, ...]
 
+    @property
+    def precision(self) -> str:
+        """How float32 tiles are multiplied, as source text: on tensor cores in three TF32 products where the target
+        has them, else in float32 (AMD's matrix cores take float32)."""
+        if self.target == "generic":
+            return '"ieee" if torch.version.hip else "tf32x3"'
+        return repr("ieee" if self.target in ("sm_75", "gfx942") else "tf32x3")
+
 
 def plan(target: str) -> Plan:
     """The plan for a target by name. Raises ValueError for an unknown one."""

@@ -172,7 +172,7 @@ class Printer(ABC):
         return done[root].text
 
     def _base(self, node: Expr) -> str:
-        return f"{node.tensor}_at" if isinstance(node, Load) else "x"
+        return f"{node.tensor.replace(' ', '')}_at" if isinstance(node, Load) else "x"
 
     def _print(self, node: Expr, args: Sequence[Text]) -> Text:
         match node:
