@@ -18,7 +18,8 @@ from attnc.dsl.source import Source, Span
 
 LARGEST_TEXT = 256 * 1024  # characters but for blanks, which fmt may add; the longest published spec has a thousand
 
-_COMMENT = re.compile(r"#[^\n]*")
+_COMMENT = re.compile(r"#[^\r\n]*")
+_TEXT = re.compile(r"[^\x00-\x08\x0b\x0e-\x1f\x7f]")  # what a comment may hold: all but control characters
 _SURROGATES = re.compile(r"[\ud800-\udfff]+")
 _FOREIGN = re.compile(r"[^A-Za-z0-9_ \t\r\n\f()\[\]{}:,.=+\-*/%@<>!]+|!(?!=)")
 # What a foreign character most likely means. The stand-in keeps the parser on its way past the fault.
@@ -75,8 +76,9 @@ def parse(source: Source, *, library: bool = False) -> syntax.File:
 
 
 def without_comments(text: str) -> str:
-    """The text with every comment blanked, so that places stay."""
-    return _COMMENT.sub(lambda comment: " " * len(comment.group()), text)
+    """The text with every comment blanked, so that places stay, but for control characters: no file of code that
+    quotes the spec could hold them."""
+    return _COMMENT.sub(lambda comment: _TEXT.sub(" ", comment.group()), text)
 
 
 def _unreadable(text: str) -> Diagnostic | None:

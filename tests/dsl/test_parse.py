@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,7 @@ def test_spans_of_random_texts_nest(text: str) -> None:
         ("attention a { score 1 ; }", "the character `;` is not part of the language"),
         ("attention a { score \x00 1 }", "the character U+0000 (a control character) is not part of the language"),
         ("attention a { score\u00a01 }", "the character U+00A0 (no-break space) is not part of the language"),
+        ("attention a { score 1 } # \x00", "the character U+0000 (a control character) is not part of the language"),
         ("attention a { score 1 } # \udcff", "the byte 0xff is not UTF-8 text"),
         ("", "the file holds no construct"),
         ("# nothing", "the file holds no construct"),
@@ -301,6 +303,13 @@ def test_read_source_takes_any_line_end_and_a_byte_order_mark(tmp_path: Path) ->
     assert [comment.text for comment in file.comments] == ["# c"]
     assert [len(construct.clauses) for construct in file.constructs] == [2]
     assert read_source("-", b"x") == Source(name="-", text="x")
+
+
+def test_threads_share_the_tables() -> None:
+    text = "attention a { " + "score dot(q, k) / sqrt(D) mask causal " * 50 + "}"
+    with ThreadPoolExecutor(4) as pool:
+        printed = list(pool.map(lambda _: print_ast(read(text)), range(8)))
+    assert len(set(printed)) == 1
 
 
 def test_comments_know_their_place() -> None:
