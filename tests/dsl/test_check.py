@@ -10,7 +10,7 @@ from attnc.dsl.print_ir import print_ir
 from attnc.dsl.sizes import canonical, size_text
 from tests.dsl.specs import attention, compiled, fault, faults, spec, unspecialized
 
-I, J, H, B = (ir.Index(kind=Kind.INT, axis=axis) for axis in ("i", "j", "h", "b"))
+AT_I, AT_J, H, B = (ir.Index(kind=Kind.INT, axis=axis) for axis in ("i", "j", "h", "b"))
 Q_OFFSET, KV_OFFSET = (ir.Offset(kind=Kind.INT, side=side) for side in (Side.QUERY, Side.KEY))
 D, E, M, N, R = (ir.Size(kind=Kind.INT, name=name) for name in "DEMNR")
 Q, K = (
@@ -44,7 +44,7 @@ def test_the_dense_spec() -> None:
     made = attention(spec(score="dot(q, k) / sqrt(D)"))
     root = apply(Kind.FLOAT, Fn.SQRT, apply(Kind.FLOAT, Fn.FLOAT, D))
     assert made.branches[0].score == apply(Kind.FLOAT, Fn.DIV, DOT, root)
-    assert made.branches[0].mask == apply(Kind.BOOL, Fn.LE, J, I)
+    assert made.branches[0].mask == apply(Kind.BOOL, Fn.LE, AT_J, AT_I)
     assert [(vector.name, vector.role, vector.dim) for vector in made.vectors] == [
         ("q", "query", D), ("k", "key", D), ("v", "value", E),
     ]  # fmt: skip
@@ -81,13 +81,13 @@ def test_kinds(text: str, kind: Kind) -> None:
 
 
 def test_an_int_meets_a_float_by_a_written_conversion() -> None:
-    assert score("dot(q, k) + i") == apply(Kind.FLOAT, Fn.ADD, DOT, apply(Kind.FLOAT, Fn.FLOAT, I))
+    assert score("dot(q, k) + i") == apply(Kind.FLOAT, Fn.ADD, DOT, apply(Kind.FLOAT, Fn.FLOAT, AT_I))
     assert score("dot(q, k) + 3") == apply(Kind.FLOAT, Fn.ADD, DOT, real(3.0))
-    assert mask("i < 2.5") == apply(Kind.BOOL, Fn.LT, apply(Kind.FLOAT, Fn.FLOAT, I), real(2.5))
+    assert mask("i < 2.5") == apply(Kind.BOOL, Fn.LT, apply(Kind.FLOAT, Fn.FLOAT, AT_I), real(2.5))
 
 
 def test_a_chained_comparison_shares_its_operands() -> None:
-    distance = apply(Kind.INT, Fn.SUB, I, J)
+    distance = apply(Kind.INT, Fn.SUB, AT_I, AT_J)
     low, high = apply(Kind.BOOL, Fn.LE, integer(0), distance), apply(Kind.BOOL, Fn.LT, distance, integer(4))
     assert mask("0 <= i - j < 4") == apply(Kind.BOOL, Fn.AND, low, high)
 
@@ -100,14 +100,14 @@ def test_precedence_is_pythons() -> None:
 
 def test_positions_become_rows() -> None:
     """An axis N is read at the index minus q_offset, M at the index minus kv_offset, any other at the index itself."""
-    query_row, key_row = apply(Kind.INT, Fn.SUB, I, Q_OFFSET), apply(Kind.INT, Fn.SUB, J, KV_OFFSET)
+    query_row, key_row = apply(Kind.INT, Fn.SUB, AT_I, Q_OFFSET), apply(Kind.INT, Fn.SUB, AT_J, KV_OFFSET)
     assert score("x[b, h, i, j]", "input x: f32[B, H, N, M]") == ir.Load(
         kind=Kind.FLOAT, tensor="x", index=(B, H, query_row, key_row)
     )
     assert score("x[i]", "input x: f32[M]") == ir.Load(
-        kind=Kind.FLOAT, tensor="x", index=(apply(Kind.INT, Fn.SUB, I, KV_OFFSET),)
+        kind=Kind.FLOAT, tensor="x", index=(apply(Kind.INT, Fn.SUB, AT_I, KV_OFFSET),)
     )
-    relative = apply(Kind.INT, Fn.ADD, apply(Kind.INT, Fn.SUB, I, J), M)
+    relative = apply(Kind.INT, Fn.ADD, apply(Kind.INT, Fn.SUB, AT_I, AT_J), M)
     assert score("x[h, i - j + M]", "input x: f32[H, 2 * M]") == ir.Load(
         kind=Kind.FLOAT, tensor="x", index=(H, relative)
     )
@@ -135,7 +135,7 @@ def test_inputs_know_their_shape_and_gradient() -> None:
 
 def test_lets_serve_before_they_are_written_and_functions_take_vectors_and_ints() -> None:
     early = score("near(i, 4) * dot(f(q), k)", "let f(x) = x * two", "let two = 2", "let near(a, w) = a // w")
-    block = apply(Kind.FLOAT, Fn.FLOAT, apply(Kind.INT, Fn.FLOORDIV, I, integer(4)))
+    block = apply(Kind.FLOAT, Fn.FLOAT, apply(Kind.INT, Fn.FLOORDIV, AT_I, integer(4)))
     q_1 = ir.Vector(kind=Kind.FLOAT, dims=(D,), name="q_1", side=Side.QUERY)
     assert early == apply(Kind.FLOAT, Fn.MUL, block, ir.Dot(kind=Kind.FLOAT, left=q_1, right=K))
 
@@ -199,8 +199,8 @@ def test_a_token_scalar_is_read_at_its_row() -> None:
     assert (k_1.name, k_1.dim, k_1.heads) == ("k_1", None, "G")
     assert (q_1.name, q_1.dim, q_1.heads) == ("q_1", None, "H")
     loads = {node.tensor: node for node in ir.postorder(made.branches[0].score) if isinstance(node, ir.Load)}
-    assert loads["k_1"].index == (B, H, apply(Kind.INT, Fn.SUB, J, KV_OFFSET))
-    assert loads["q_1"].index == (B, H, apply(Kind.INT, Fn.SUB, I, Q_OFFSET))
+    assert loads["k_1"].index == (B, H, apply(Kind.INT, Fn.SUB, AT_J, KV_OFFSET))
+    assert loads["q_1"].index == (B, H, apply(Kind.INT, Fn.SUB, AT_I, Q_OFFSET))
 
 
 def test_a_key_that_varies_with_the_head_has_all_heads() -> None:
@@ -249,7 +249,7 @@ def test_rope_and_norms() -> None:
     )
     q_1, k_1 = (token.expr for token in made.tokens)
     assert isinstance(q_1, ir.Rope) and q_1.interleaved and q_1.base == real(10000.0)
-    assert q_1.position == apply(Kind.FLOAT, Fn.FLOAT, I)
+    assert q_1.position == apply(Kind.FLOAT, Fn.FLOAT, AT_I)
     assert isinstance(q_1.operand, ir.Normed) and q_1.operand.weight is not None and q_1.operand.eps == real(1e-6)
     assert isinstance(k_1, ir.Rope) and not k_1.interleaved and k_1.base == real(5.0)
     assert isinstance(k_1.operand, ir.Normed) and k_1.operand.fn == "l2norm" and k_1.operand.eps == real(1e-12)
@@ -335,7 +335,7 @@ def test_gated_delta() -> None:
     )
     assert isinstance(made, ir.Recurrence)
     assert made.state_dims == (D, E) and made.step.dims == (D, E) and made.read.dims == (E,)
-    at_token = ir.Load(kind=Kind.FLOAT, tensor="a", index=(B, H, apply(Kind.INT, Fn.SUB, I, Q_OFFSET)))
+    at_token = ir.Load(kind=Kind.FLOAT, tensor="a", index=(B, H, apply(Kind.INT, Fn.SUB, AT_I, Q_OFFSET)))
     assert at_token in ir.postorder(made.step)
 
 

@@ -14,11 +14,11 @@ from attnc.dsl.ir import Fn, Kind
 from attnc.dsl.library import standard_library
 from tests.dsl.specs import attention, fault, faults, spec
 
-I, J = (ir.Index(kind=Kind.INT, axis=axis) for axis in ("i", "j"))  # type: ignore[arg-type]
+AT_I, AT_J = (ir.Index(kind=Kind.INT, axis=axis) for axis in ("i", "j"))  # type: ignore[arg-type]
 
 
 def live(mask: ir.Expr, i: int, j: int) -> bool:
-    values: dict[ir.Expr, ir.Expr] = {I: ir.Const(kind=Kind.INT, value=i), J: ir.Const(kind=Kind.INT, value=j)}
+    values: dict[ir.Expr, ir.Expr] = {AT_I: ir.Const(kind=Kind.INT, value=i), AT_J: ir.Const(kind=Kind.INT, value=j)}
     (expr,) = ir.substitute((mask,), values)
     value = constant(expr)
     assert isinstance(value, bool)
@@ -83,7 +83,7 @@ def test_blocks_of_a_table_and_of_a_list() -> None:
     assert isinstance(table, ir.Load) and isinstance(listed, ir.Listed)
     assert table.index[2:] == (listed.row, listed.column)
     offset = ir.Offset(kind=Kind.INT, side=ir.Side.QUERY)
-    row = ir.Apply(kind=Kind.INT, fn=Fn.SUB, args=(I, offset))
+    row = ir.Apply(kind=Kind.INT, fn=Fn.SUB, args=(AT_I, offset))
     assert listed.row == ir.Apply(kind=Kind.INT, fn=Fn.FLOORDIV, args=(row, ir.Const(kind=Kind.INT, value=32)))
 
 
@@ -120,8 +120,8 @@ def test_conditions_of_params_name_the_param(left: int, right: int) -> None:
 def test_the_library_holds_what_the_language_page_lists() -> None:
     library = standard_library()
     assert set(library.masks) == {
-        "causal", "window", "prefix", "sink", "global", "dilated", "strided", "fixed", "block", "block_window", "random",
-        "document", "blocks",
+        "causal", "window", "prefix", "sink", "global", "dilated", "strided", "fixed", "block", "block_window",
+        "random", "document", "blocks",
     }  # fmt: skip
     assert set(library.normalizations) == {
         "softmax", "softmax1", "sum", "abs_sum", "sigmoid", "relu", "none",
