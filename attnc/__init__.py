@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from attnc.dsl.diagnostics import SpecError
-
 if TYPE_CHECKING:
+    from attnc.dsl.diagnostics import SpecError
     from attnc.runtime.op import Op, load, loads
 
 __all__ = ["Op", "SpecError", "load", "loads"]
 
 
 def __getattr__(name: str) -> object:
-    """What needs torch is imported when it is first used: the command line compiles without torch."""
-    if name in ("Op", "load", "loads"):
-        from attnc.runtime import op
-
-        return getattr(op, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Names are imported when they are first used: the command line compiles without torch, a warm cache loads
+    without the compiler."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("attnc.dsl.diagnostics" if name == "SpecError" else "attnc.runtime.op"), name)

@@ -1,6 +1,7 @@
 """The disk cache of generated modules: one file a compiled spec, named by everything its text depends on.
 
-An entry is the module's text and a last line with a name and a checksum. It is written to a temporary file and
+An entry is the module's text and a last line with a name and a checksum; its bytecode lies beside it, sealed too, for
+half of a warm load would be compiling it. An entry is written to a temporary file and
 renamed, so a reader sees a whole entry or none, and processes that compile at once write the same bytes. An entry
 whose checksum does not fit is made again. A directory that cannot be written costs a warning and a compile for
 each process, nothing else. No torch here: the command line cleans the cache without it.
@@ -8,16 +9,20 @@ each process, nothing else. No torch here: the command line cleans the cache wit
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from types import CodeType
 
 _SEAL = "# attnc cache:"
 
@@ -29,6 +34,11 @@ class Entry:
     name: str
     text: str
     path: Path | None
+
+    @property
+    def filename(self) -> str:
+        """For tracebacks and inspect. Without a file the name is no path: linecache asks the loader then."""
+        return f"attnc_generated_{self.name}.py" if self.path is None else str(self.path)
 
 
 def directory() -> Path:
@@ -68,6 +78,26 @@ def fetch(entry_key: str, make: Callable[[], tuple[str, str]]) -> Entry:
     return Entry(name=name, text=text, path=path)
 
 
+def bytecode(entry: Entry) -> CodeType:
+    """The entry's text, compiled by Python; kept beside the entry, and made again where it is missing or damaged."""
+    if entry.path is None:
+        return compile(entry.text, entry.filename, "exec", dont_inherit=True)
+    path = entry.path.with_suffix(".code")
+    salt = MAGIC_NUMBER + entry.filename.encode() + entry.text.encode()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        data = b""
+    if data[:32] == sha256(salt + data[32:]).digest():
+        made: CodeType = marshal.loads(data[32:])
+        return made
+    made = compile(entry.text, entry.filename, "exec", dont_inherit=True)
+    body = marshal.dumps(made)
+    with suppress(OSError):  # a directory that may only be read: compiling takes milliseconds
+        _write(path, sha256(salt + body).digest() + body)
+    return made
+
+
 def env() -> dict[str, str]:
     """Where the cache lies, what it holds, and the versions that its keys depend on."""
     entries = _entries()
@@ -87,7 +117,9 @@ def clean() -> int:
 def _entries() -> list[Path]:
     """The entries, and temporary files that a killed process left."""
     folder = directory()
-    return sorted([*folder.glob("[0-9a-f]" * 32 + ".py"), *folder.glob(".attnc-*.tmp")]) if folder.is_dir() else []
+    hexadecimal = "[0-9a-f]" * 32
+    patterns = (f"{hexadecimal}.py", f"{hexadecimal}.code", ".attnc-*.tmp")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def _size(path: Path) -> int:

@@ -10,10 +10,10 @@ from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import PurePath
 from threading import Lock
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from attnc.dsl.source import Source
-from attnc.runtime.cache import Entry, fetch, key
+from attnc.runtime.cache import Entry, bytecode, fetch, key
 
 _LOADING = Lock()  # guards sys.modules between the look and the entry
 
@@ -65,18 +65,19 @@ def _execute(spec: ModuleSpec) -> ModuleType:
 
 
 class GeneratedLoader(ExecutionLoader):
-    """Runs the text that was verified, not what the file may hold by now. No bytecode is kept beside an entry: it
-    would be one more thing to damage."""
+    """Runs the text that was verified, whatever its file may hold by now."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
 
     def get_filename(self, fullname: str) -> str:
-        # Without a file the name is no path, and linecache asks get_source; in <> it would not.
-        return str(self.entry.path) if self.entry.path is not None else f"{fullname}.py"
+        return self.entry.filename
 
     def get_source(self, fullname: str) -> str:
         return self.entry.text
+
+    def get_code(self, fullname: str) -> CodeType:
+        return bytecode(self.entry)
 
     def is_package(self, fullname: str) -> bool:
         return False

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from attnc.dsl.ir import Attention
 from attnc.dsl.source import Source
 from attnc.runtime.load import load_module
+
+if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
+    from attnc.dsl.ir import Attention
 
 
 def load(path: str | Path, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
@@ -121,11 +123,9 @@ class Op:
     @cached_property
     def construct(self) -> Attention:
         """The typed IR, params bound."""
-        from attnc.dsl.frontend import compile_text
+        from attnc.dsl.frontend import compilable, compile_text
 
-        construct = compile_text(self._source, self.params, self.name)
-        assert isinstance(construct, Attention), "the compiler refused it otherwise"
-        return construct
+        return compilable(compile_text(self._source, self.params, self.name))
 
     def __repr__(self) -> str:
         params = "".join(f", {key}={value!r}" for key, value in self.params.items())

@@ -73,6 +73,7 @@ class _Implementation:
         self.name = name
         self.op = op
         self._given = given
+        self._factors: dict[int, float | None] = {}  # by head dim
         construct = op.construct
         self._declared = tuple(item.name for item in construct.inputs)
         for unknown in given.keys() - set(self._declared):
@@ -201,7 +202,9 @@ class _Implementation:
         for term in _SCORE_TERMS:
             if terms.get(term) is not None and term not in self._declared:
                 raise ValueError(f"the layer brings {term}, and the spec of {self.op.name} takes no input {term}")
-        own = factor(self.op.construct, dim)
+        if dim not in self._factors:
+            self._factors[dim] = factor(self.op.construct, dim)
+        own = self._factors[dim]
         if "scaling" not in self._declared and own is not None and not math.isclose(own, scale, rel_tol=1e-6):
             raise ValueError(
                 f"the layer scales q k by {scale:g}, the spec of {self.op.name} by {own:g} at D = {dim}: "

@@ -69,6 +69,20 @@ def test_damage_is_rebuilt(folder: Path, damage: Callable[[bytes], bytes]) -> No
     assert len(calls) == 2 and entry.path.read_bytes() == whole
 
 
+def test_bytecode_is_kept_and_damage_compiled_again(folder: Path) -> None:
+    entry = cache.fetch("0" * 32, _counting([]))
+    assert entry.path is not None
+    code = cache.bytecode(entry)
+    kept = entry.path.with_suffix(".code")
+    whole = kept.read_bytes()
+    assert cache.bytecode(entry) == code and code.co_filename == str(entry.path)
+    for damaged in (b"", whole[:-1], whole[:40] + b"?" + whole[41:], b"?" + whole[1:]):
+        kept.write_bytes(damaged)
+        assert cache.bytecode(entry) == code and kept.read_bytes() == whole
+    other = cache.Entry(name=entry.name, text=TEXT.replace("42", "43"), path=entry.path)
+    assert cache.bytecode(other) != code
+
+
 def test_no_entry_and_no_temporary_file_of_a_compile_that_fails(folder: Path) -> None:
     def fail() -> tuple[str, str]:
         raise ValueError("a fault in the spec")
