@@ -138,8 +138,8 @@ def test_a_warning_is_called_one_and_colour_is_only_on_request() -> None:
     assert full(text, item).startswith("warning[W001]: m\n")
     source = Source(name="a.attn", text=text)
     for style in ("full", "concise"):
-        plain = render(source, [item], style=style, color=False)  # type: ignore[arg-type]
-        colored = render(source, [item], style=style, color=True)  # type: ignore[arg-type]
+        plain = render(source, [item], style=style, color=False)
+        colored = render(source, [item], style=style, color=True)
         assert "\x1b" not in plain and "\x1b[1;33m" in colored
         for code in ("\x1b[0m", "\x1b[1m", "\x1b[1;33m", "\x1b[1;34m", "\x1b[1;36m"):
             colored = colored.replace(code, "")
@@ -220,7 +220,7 @@ def test_the_bad_example_has_this_fault_alone_and_the_good_one_none(name: str) -
     assert {item.code for item in bad} == {name}
     assert found(code.good) == ()
     for style in ("full", "concise", "json", "github"):
-        shown = render(Source(name="bad.attn", text=code.bad), bad, style=style)  # type: ignore[arg-type]
+        shown = render(Source(name="bad.attn", text=code.bad), bad, style=style)
         assert name in shown
         shown.encode("utf-8")
 

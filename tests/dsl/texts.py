@@ -43,7 +43,7 @@ def _wider(inner: st.SearchStrategy[Tokens]) -> st.SearchStrategy[Tokens]:
 
 
 EXPRESSIONS: st.SearchStrategy[Tokens] = st.recursive(LEAVES, _wider, max_leaves=12)
-_OPTIONAL = EXPRESSIONS | st.just([])
+_OPTIONAL: st.SearchStrategy[Tokens] = EXPRESSIONS | st.just([])
 
 
 def _after(mark: str, expression: Tokens) -> Tokens:
