@@ -14,7 +14,6 @@ from attnc.codegen.emit_triton import Kernel, kernels
 from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
-from attnc.codegen.printer import Names
 from attnc.dsl.ir import Const, Size
 
 
@@ -65,14 +64,11 @@ def emit(program: Program, plan: Plan) -> str:
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_map for kernel in found))
     before = prologue(program, naming)
     emits = attention.emits
-    public = Names(()).fresh(attention.name)
     returned = []
     for item in emits:
         text = f"{item.branch}_{item.what}"
         returned.append(text if item.what in ("lse", "total") else f"{text}.detach()")
-    vectors = [
-        {"name": v.name, "role": v.role, "dim": _dim(v.dim)} for v in attention.vectors
-    ]
+    vectors = [{"name": v.name, "role": v.role, "dim": _dim(v.dim)} for v in attention.vectors]
     inputs = [
         {"name": x.name, "dtype": x.dtype, "axes": axis_texts(x.axes), "differentiable": x.differentiable}
         for x in attention.inputs
@@ -85,7 +81,7 @@ def emit(program: Program, plan: Plan) -> str:
         target=plan.target,
         hash=digest,
         spec_lines=[line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in spec.splitlines()],
-        public=public,
+        public=naming.public,
         precision=plan.precision,
         rows=128,
         columns=512,
@@ -132,10 +128,14 @@ def _op(env: Environment, t: OpMap, found: tuple[Kernel, ...]) -> str:
 
 def _params(program: Program) -> str:
     """What specialization put in: the expressions themselves."""
-    return "".join(
-        (item.score.digest + item.raw.digest + item.mask.digest + item.weight.digest + item.scaled.digest).hex()
-        for item in program.maps
-    ) + program.attention.output.digest.hex() + "".join(token.expr.digest.hex() for token in program.attention.tokens)
+    return (
+        "".join(
+            (item.score.digest + item.raw.digest + item.mask.digest + item.weight.digest + item.scaled.digest).hex()
+            for item in program.maps
+        )
+        + program.attention.output.digest.hex()
+        + "".join(token.expr.digest.hex() for token in program.attention.tokens)
+    )
 
 
 def _dim(dim: object) -> str | int:
@@ -156,9 +156,7 @@ def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
     narrow = tuple(dict.fromkeys(naming.tensor(name) for name in involved if name in derived)) if declared else ()
     narrow_dtype = f"{naming.tensor(declared[0])}.dtype" if narrow else ""
     tensors = ", ".join(f"Tensor {name}" for name in base.tensor_arguments)
-    numbers = ", ".join(
-        f"SymInt {name}" for name in ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments)
-    )
+    numbers = ", ".join(f"SymInt {name}" for name in ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments))
     schema = f"{tensors}, Tensor? q_offsets, {numbers}"
     saved = ", ".join(f"Tensor {name}" for name in base.saved)
     outputs = (*base.saved, *base.extras)

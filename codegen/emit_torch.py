@@ -142,7 +142,7 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
             leaves[node] = naming.size(node.name)
             sizes.append(node.name)
     printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
-    symbols = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in item.dots}, **{number: ROW for number in _NUMBERS}}
+    symbols = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in item.dots}, **dict.fromkeys(_NUMBERS, ROW)}
 
     def block(
         made: Mapping[str, Expr],
@@ -224,7 +224,9 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
             at_least = "torch.clamp(m, min={})" if rows_printer.number(floor) else "torch.maximum(m, {})"
             finish = {"m": lambda text, at_least=at_least: at_least.format(text.text)}
             floor_lines += rows_printer.block({"m": floor}, (ALL,), finish=finish).lines[0]
-        finish = {"divisor": lambda text: f"torch.full_like(l, {text.text})"} if rows_printer.number(item.scaled) else {}
+        finish = (
+            {"divisor": lambda text: f"torch.full_like(l, {text.text})"} if rows_printer.number(item.scaled) else {}
+        )
         made = rows_printer.block({"divisor": item.scaled}, (ALL,), finish=finish, notes=_renamed(note("p"), "divisor"))
         divisor_lines += made.lines[0]
         parts = {"by_l": item.scaled_by_l, **{f"by_read{n}": e for n, (_, e) in enumerate(item.scaled_by_read)}}
@@ -361,7 +363,9 @@ def prologue(program: Program, naming: Naming) -> Prologue:
         ident = naming.tensor(token.name)
         plain_repeat = token.dim is None and token.side is Side.KEY and heads == "G"
 
-        def finish(text: Text, shape: str = shape, scalar: bool = token.dim is None, repeat: bool = plain_repeat) -> str:
+        def finish(
+            text: Text, shape: str = shape, scalar: bool = token.dim is None, repeat: bool = plain_repeat
+        ) -> str:
             inner = f"_repeat({text.text}, H)" if repeat else text.within(7)
             return f"{inner}.expand({shape})" + (".squeeze(-1)" if scalar else "")
 
@@ -372,7 +376,9 @@ def prologue(program: Program, naming: Naming) -> Prologue:
 
 def size_text(size: Expr, *, shown: bool = False) -> str:
     """A size expression over ``sizes``, the bound names of a call; ``shown``: as a reader writes it."""
-    leaves = {node: node.name if shown else f'sizes["{node.name}"]' for node in postorder(size) if isinstance(node, Size)}
+    leaves = {
+        node: node.name if shown else f'sizes["{node.name}"]' for node in postorder(size) if isinstance(node, Size)
+    }
     return TorchPrinter(leaves, Names(()), {}).inline(simplify((size,))[0])
 
 

@@ -16,7 +16,7 @@ from attnc.codegen.print_triton import TensorText, TritonPrinter
 from attnc.codegen.printer import AND, Names, Text
 from attnc.codegen.ranges import in_bounds
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Kind, Load, Side, Size, Symbol, dependencies, postorder
+from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Kind, Load, Side, Size, dependencies, postorder
 
 Axes = frozenset[Axis]
 ROW: Axes = frozenset(("b", "h", "i"))
@@ -247,9 +247,9 @@ class _Builder:
             )
         return tuple(found)
 
-    def bounds(self, bound: Bounds, side: Side, levels: Sequence[Axes]) -> tuple[
-        tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], bool
-    ]:
+    def bounds(
+        self, bound: Bounds, side: Side, levels: Sequence[Axes]
+    ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], bool]:
         """Statements for the ends of the live intervals, in tensor rows, and their names; "" for open ends."""
         roots, may, must, uses = bound_names(bound, side, self.names)
         lines = self.block(roots, levels, keep=False) if roots else tuple(() for _ in levels)
@@ -350,9 +350,7 @@ def _named(value: Expr, name: str) -> str:
     return "" if isinstance(value, Const) and value.value == 0 else name
 
 
-def gradient_names(
-    item: Map, naming: Naming
-) -> tuple[tuple[DotText, ...], dict[str, Expr], tuple[str, ...]]:
+def gradient_names(item: Map, naming: Naming) -> tuple[tuple[DotText, ...], dict[str, Expr], tuple[str, ...]]:
     """The dots with their cotangents' names, the cotangents that need a statement, and the name of each input
     gradient's pairwise cotangent."""
     wanted: dict[str, Expr] = {}
@@ -383,7 +381,9 @@ def _by_query(program: Program, item: Map, naming: Naming, *, backward: bool) ->
         lines = builder.block({"key_live": item.key_mask}, levels, notes=builder.note("live"), keep=False)
         outer += lines[0]
         key_lines, key_live = lines[1], "tl.trans(key_live)"
-    lines = builder.block({"s": item.score}, levels, finish=_inner(builder.full("s", item.score), "s"), notes=builder.note("s"))
+    lines = builder.block(
+        {"s": item.score}, levels, finish=_inner(builder.full("s", item.score), "s"), notes=builder.note("s")
+    )
     outer += lines[0]
     score_lines = lines[1]
     raw_lines: tuple[str, ...] = ()
@@ -413,7 +413,8 @@ def _by_query(program: Program, item: Map, naming: Naming, *, backward: bool) ->
     guards: tuple[str, ...] = ()
     totals: dict[str, list[TotalText]] = {"row": [], "pair": [], "column": []}
     dots = tuple(
-        DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key)) for symbol, query, key in item.dots
+        DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key))
+        for symbol, query, key in item.dots
     )
     tensors = [*map(builder.argument, queries), *map(builder.argument, keys), builder.argument(value)]
     if backward:
@@ -450,9 +451,7 @@ def _by_query(program: Program, item: Map, naming: Naming, *, backward: bool) ->
                 roots = {builder.names.fresh("floor"): floor for floor in item.floors}
                 outer += builder.block(roots, (ALL,))[0]
                 floors = tuple(roots)
-            divisor_lines = builder.block(
-                {"divisor": item.scaled}, (ALL,), notes=builder.note("p"), keep=False
-            )[0]
+            divisor_lines = builder.block({"divisor": item.scaled}, (ALL,), notes=builder.note("p"), keep=False)[0]
     prefix = naming.function(item.name)
     return Kernel(
         kind="query" if backward else "forward",
@@ -538,9 +537,7 @@ def _by_key(program: Program, item: Map, naming: Naming, *, grads: bool) -> Kern
     for (symbol, query, key), gradient in zip(item.dots, item.dot_gradients, strict=True):
         name = _named(gradient, f"d_{symbol.name}") if grads else ""
         wanted |= {name: gradient} if name else {}
-        dots.append(
-            DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key), gradient=name)
-        )
+        dots.append(DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key), gradient=name))
     if grads:
         for number, part in enumerate(item.input_gradients):
             if part.read.reach == "column":

@@ -181,9 +181,7 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
     scaled = simplify((scaled,))[0]
     plain = exponential and scaled == L
 
-    dots = tuple(
-        dict.fromkeys(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot))
-    )
+    dots = tuple(dict.fromkeys(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot)))
     names: dict[Expr, Expr] = {}
     dot_list: list[tuple[Symbol, str, str]] = []
     for dot in dots:
@@ -204,9 +202,7 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
     by_node = dict(zip(order, simplified, strict=True))
 
     divisor_reads = tuple(node for node in postorder(scaled, *floors) if isinstance(node, Load))
-    divisor_wanted = [
-        read for read in postorder(scaled) if isinstance(read, Load) and read.tensor in differentiable
-    ]
+    divisor_wanted = [read for read in postorder(scaled) if isinstance(read, Load) and read.tensor in differentiable]
     partials = derive(scaled, (L, *divisor_wanted), build.const(1.0))
     by_l, *by_reads = simplify([partials[node] for node in (L, *divisor_wanted)])
 

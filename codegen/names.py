@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,7 @@ from functools import cached_property
 from attnc.codegen import build
 from attnc.codegen.lower import DrawnTable, ListedTable, Program
 from attnc.codegen.printer import Names
-from attnc.dsl.ir import Expr, Size
+from attnc.dsl.ir import Expr
 
 # Names in the functions and kernels that hold a spec's own names; tests/backends/test_names.py compares.
 KERNEL_WORDS = (
@@ -21,6 +22,10 @@ KERNEL_WORDS = (
     "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
+).split()
+# Names at the top of a module that do not begin with an underscore.
+MODULE_WORDS = (
+    "annotations math os NamedTuple Union torch triton tl LOG2E ROWS COLUMNS STRIP PRECISION Call bind mix draw"
 ).split()
 # What the templates make of a name: d_q, e_sink, size_D, by_read0, BLOCK_D; q_ptr, q_tile, v_values, q_stride0, ...
 _MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK)_")
@@ -48,6 +53,11 @@ class Naming:
         names = Names([*KERNEL_WORDS, *made, self.result])
         for item in (*attention.vectors, *attention.inputs, *attention.tokens, *self.program.tables):
             self.idents[item.name] = names.fresh(_own(item.name))
+
+    @property
+    def public(self) -> str:
+        """The module's one public function: named like the spec, but for what the module itself needs."""
+        return Names((*MODULE_WORDS, *dir(builtins))).fresh(self.program.attention.name.lstrip("_") or "x")
 
     @property
     def result(self) -> str:
@@ -121,4 +131,3 @@ class Naming:
                     name = source.name.rsplit("/", 1)[-1]
                     return f"{name}:{source.position(span.start)[0]}"
         return ""
-

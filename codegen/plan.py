@@ -81,7 +81,14 @@ def _fit(step: Pass, dim: int, itemsize: int, limit: int) -> Tile:
             break
     warps = 8 if max(block_m, block_n) >= 128 and dim >= 128 else 4
     return Tile(
-        step=step, dim=dim, itemsize=itemsize, block_m=block_m, block_n=block_n, warps=warps, stages=stages, shared=shared
+        step=step,
+        dim=dim,
+        itemsize=itemsize,
+        block_m=block_m,
+        block_n=block_n,
+        warps=warps,
+        stages=stages,
+        shared=shared,
     )
 
 

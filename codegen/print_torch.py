@@ -109,7 +109,7 @@ class TorchPrinter(Printer):
                 case Const() | Size():
                     plain = True
                 case Offset(side=side):
-                    plain = side is Side.KEY
+                    plain = side is Side.KEY or node in self.numbers
                 case Symbol():
                     plain = node in self.numbers
                 case Apply():
@@ -145,9 +145,7 @@ class TorchPrinter(Printer):
         left, right = args
         strict_left = binds in (COMPARE, POWER)
         strict_right = fn not in (Fn.ADD, Fn.MUL, Fn.AND, Fn.OR)
-        return Text(
-            text=f"{left.within(binds + strict_left)} {sign} {right.within(binds + strict_right)}", binds=binds
-        )
+        return Text(text=f"{left.within(binds + strict_left)} {sign} {right.within(binds + strict_right)}", binds=binds)
 
     def _number(self, node: Apply, args: Sequence[Text]) -> Text:
         """A Python number."""

@@ -97,9 +97,7 @@ class TritonPrinter(Printer):
                 sign, binds = _INFIX[fn]
                 left, right = args
                 tight = binds + 1 if fn in (Fn.SUB, Fn.DIV) or binds == COMPARE else binds
-                return Text(
-                    text=f"{left.within(binds + (binds == COMPARE))} {sign} {right.within(tight)}", binds=binds
-                )
+                return Text(text=f"{left.within(binds + (binds == COMPARE))} {sign} {right.within(tight)}", binds=binds)
             case Fn.NEG:
                 return Text(text=f"-{args[0].within(UNARY)}", binds=UNARY)
             case Fn.NOT:
@@ -130,9 +128,7 @@ class TritonPrinter(Printer):
                 return Text(text=f"tl.cast({args[0].text}, tl.int64)")
             case Fn.FLOAT:
                 return Text(text=f"tl.cast({args[0].text}, ACC)")
-            case (
-                Fn.ABS | Fn.EXP | Fn.EXP2 | Fn.LOG | Fn.SQRT | Fn.RSQRT | Fn.ERF | Fn.SIN | Fn.COS | Fn.FLOOR
-            ):
+            case Fn.ABS | Fn.EXP | Fn.EXP2 | Fn.LOG | Fn.SQRT | Fn.RSQRT | Fn.ERF | Fn.SIN | Fn.COS | Fn.FLOOR:
                 return Text(text=f"{_CALLS[fn]}({self._tensor(node.args[0], args[0])})")
             case (
                 Fn.FLOORDIV | Fn.MOD | Fn.POW | Fn.EXPM1 | Fn.LOG1P | Fn.TANH | Fn.SIGMOID | Fn.ELU | Fn.SOFTPLUS
@@ -181,4 +177,3 @@ class TensorText:
         if self.kind is Kind.BOOL:
             return Text(text=f"{text} != 0", binds=COMPARE)
         return Text(text=text)
-

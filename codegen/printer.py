@@ -95,6 +95,7 @@ class Printer(ABC):
     def table(self, node: Table, index: Text) -> Text:
         """An entry of a compile-time list."""
 
+    @abstractmethod
     def prepare(self, roots: Sequence[Expr]) -> None:
         """A look at all roots before they are printed."""
 

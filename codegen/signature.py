@@ -50,7 +50,7 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
             if tensor.element == "vector":
                 aligned.append(name)
     types |= {"q_offset": "i32", "q_offsets_ptr": "*i64", "kv_offset": "i32"}
-    types |= {name: "i32" for name in ("H", "G", "N", "M", *kernel.sizes)}
+    types |= dict.fromkeys(("H", "G", "N", "M", *kernel.sizes), "i32")
     if kernel.strips:
         types |= {"row_start": "i32", "row_stop": "i32"}
     padded = max(16, 1 << (dim - 1).bit_length())

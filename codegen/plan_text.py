@@ -1,0 +1,82 @@
+"""A program and its plan, told to people."""
+
+from __future__ import annotations
+
+from attnc.codegen.bounds import Bounds
+from attnc.codegen.lower import Map, Program
+from attnc.codegen.names import KERNEL_WORDS, Naming
+from attnc.codegen.plan import Plan
+from attnc.codegen.print_torch import TorchPrinter
+from attnc.codegen.printer import Names
+from attnc.dsl.ir import Expr, Index, Kind, Load, Offset, Side, Size, Symbol, postorder
+
+
+def describe(program: Program, plan: Plan) -> str:
+    """Strategy and why, live intervals, what is kept for the backward, tiles of every pass."""
+    attention = program.attention
+    lines = [f"{attention.name} for {plan.target}"]
+    for token in attention.tokens:
+        lines.append(f"  before the maps: {token.name}, once a {token.side} token, in PyTorch")
+    for table in program.tables:
+        lines.append(f"  before the maps: table {table.name}, once a call")
+    for item in program.maps:
+        lines += _map(program, item)
+    lines.append(f"  tiles, largest that fit {plan.limit // 1024} KiB of shared memory a block (bf16, by vector size)")
+    for step, title in (("forward", "forward"), ("query", "d query"), ("key", "d key, d value")):
+        for tile in plan.tiles:
+            if tile.step == step and tile.itemsize == 2 and tile.dim in (64, 128, 256):
+                lines.append(
+                    f"    {title:16} {tile.dim:4}: {tile.block_m} queries x {tile.block_n} keys, {tile.warps} warps, "
+                    f"{tile.stages} stages, about {tile.shared // 1024} KiB"
+                )
+    return "\n".join(lines)
+
+
+def _map(program: Program, item: Map) -> list[str]:
+    naming = Naming(program)
+    kind = (
+        "weights are exponentials: online with a running maximum"
+        if item.exponential
+        else "weights are no exponentials: summed as they are"
+    )
+    lines = [
+        f"  map {item.name}: tiles with online accumulation over live tiles only",
+        f"    {kind}",
+        f"    kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
+    ]
+    lines += _live("keys of queries i0..i1", item.key_bounds, item, naming)
+    lines += _live("queries of keys j0..j1", item.query_bounds, item, naming)
+    for part in item.input_gradients:
+        where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]
+        lines.append(f"    gradient of {part.read.load.tensor}: summed {where}, no atomics")
+    return lines
+
+
+def _live(title: str, bound: Bounds, item: Map, naming: Naming) -> list[str]:
+    lines = []
+    for word, intervals in (("may be live", bound.may), ("are all live", bound.must)):
+        texts = [f"[{_end(lo, 'first', item, naming)}, {_end(hi, 'end', item, naming)})" for lo, hi in intervals]
+        lines.append(f"    {title} that {word}: {' and '.join(texts) or 'none known'}")
+    return lines
+
+
+def _end(end: Expr | None, open_end: str, item: Map, naming: Naming) -> str:
+    """An interval's end in the spec's own names."""
+    if end is None:
+        return open_end
+    leaves: dict[Expr, str] = {}
+    tensors: dict[str, str] = {}
+    for node in postorder(end):
+        match node:
+            case Index(axis=axis):
+                leaves[node] = axis
+            case Size(name=name) | Symbol(name=name):
+                leaves[node] = name
+            case Offset(side=side):
+                leaves[node] = "q_offset" if side is Side.QUERY else "kv_offset"
+            case Load(tensor=tensor):
+                tensors[tensor] = naming.tensor(tensor)
+            case _:
+                pass
+    numbers = [node for node in postorder(end) if node.kind is Kind.INT]
+    return TorchPrinter(leaves, Names(KERNEL_WORDS), tensors, numbers).inline(end)
