@@ -42,10 +42,11 @@ class Op:
         )
         self._loaded = load_module(source, name, self.params, target)
         self.name = self._loaded.entry.name
-        self._function: Callable[..., Any] = getattr(self._loaded.module, self.name)
+        self._function: Callable[..., Any] = getattr(self._loaded.module, self._loaded.module.__all__[0])
 
     def __call__(
         self,
+        /,
         *vectors: Tensor,
         q_offset: int | Tensor | None = None,
         kv_offset: int = 0,
@@ -60,6 +61,7 @@ class Op:
 
     def reference(
         self,
+        /,
         *vectors: Tensor,
         q_offset: int | Tensor | None = None,
         kv_offset: int = 0,
@@ -96,6 +98,7 @@ class Op:
 
     def mask(
         self,
+        /,
         N: int,
         M: int | None = None,
         B: int = 1,
