@@ -229,8 +229,8 @@ class _Attention:
                     message = "an output combines branches with numbers, elementwise"
             report.fault("A105", message, node.span or clause.span)
             return None
-        unused = [name for name in symbols if symbols[name] not in ir.postorder(expr)]
-        for name in unused:
+        read = set(ir.postorder(expr))
+        for name in (name for name, symbol in symbols.items() if symbol not in read):
             report.warn("W001", f"`{name}` is never used", self._span(name), label="unused branch")
         return self.declared.elaborator.vectors.vector(expr, "an output")
 

@@ -11,6 +11,8 @@ from attnc.dsl.report import Report
 from attnc.dsl.sizes import size_text
 from attnc.dsl.source import Span
 
+MOST_NODES = 1_000
+
 
 @dataclass(kw_only=True)
 class Conditions:
@@ -21,44 +23,55 @@ class Conditions:
 
     def require(self, condition: ir.Expr, whose: str, name: str, value: ir.Expr, span: Span) -> None:
         """The condition that ``whose`` states for its ``name`` must hold; ``value`` is what the name stands for."""
-        if not self.state(condition, span) and condition_params(condition) == () and constant(condition) is not True:
+        if not self._well_formed(condition, span):
+            return
+        params = condition_params(condition)
+        if params:
+            self.keep(condition, params, span)
+        elif params == () and constant(condition) is not True:
             label = f"`{size_text(condition)}` does not hold"
             self.report.fault("A302", f"{whose} cannot take {size_text(value)} for `{name}`", span, label=label)
 
-    def state(self, condition: ir.Expr, span: Span) -> bool:
-        """Keep a condition for specialization; whether params decide it."""
-        if not Typer(report=self.report, matrices=False).truths((condition,)):
-            return False
+    def declare(self, condition: ir.Expr, span: Span) -> None:
+        """The condition of a param speaks of params alone."""
+        if not self._well_formed(condition, span):
+            return
         params = condition_params(condition)
-        if not params:
-            return False
+        if params:
+            self.keep(condition, params, span)
+        else:
+            self.report.fault("A303", "the condition of a param speaks of params alone", span)
+
+    def keep(self, condition: ir.Expr, params: tuple[str, ...], span: Span) -> None:
+        """Leave the condition to specialization."""
         text = size_text(condition)
         self.later.setdefault(condition, ir.Condition(expr=condition, params=params, text=text, span=span))
-        return True
+
+    def _well_formed(self, condition: ir.Expr, span: Span) -> bool:
+        if len(_parts(condition)) > MOST_NODES:
+            self.report.fault("A107", f"a condition expands to more than {MOST_NODES} nodes", span)
+            return False
+        return Typer(report=self.report, matrices=False).truths((condition,))
+
+
+def _parts(condition: ir.Expr) -> dict[ir.Expr, None]:
+    """The nodes of a condition, without the indices of params; of a very long one, some more than allowed."""
+    found: dict[ir.Expr, None] = {}
+    stack = [condition]
+    while stack and len(found) <= MOST_NODES:
+        node = stack.pop()
+        if node not in found:
+            found[node] = None
+            stack += reversed(node.args) if isinstance(node, ir.Apply) else ()
+    return found
 
 
 def condition_params(condition: ir.Expr) -> tuple[str, ...] | None:
     """The params that decide the condition; None if indices, sizes or inputs do too. Params with one entry a head
     are decided for every head, if all are read at the same index."""
-    names: dict[str, None] = {}
-    indices: set[ir.Expr] = set()
-    seen: set[ir.Expr] = set()
-    stack = [condition]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        match node:
-            case ir.ParamElement(name=name, index=index):
-                names[name] = None
-                indices.add(index)
-            case ir.ParamRef(name=name):
-                names[name] = None
-            case ir.Const():
-                pass
-            case ir.Apply(args=args):
-                stack += reversed(args)
-            case _:
-                return None
-    return tuple(names) if len(indices) <= 1 else None
+    parts = _parts(condition)
+    if not all(isinstance(part, ir.Const | ir.ParamRef | ir.ParamElement | ir.Apply) for part in parts):
+        return None
+    if len({part.index for part in parts if isinstance(part, ir.ParamElement)}) > 1:
+        return None
+    return tuple(dict.fromkeys(part.name for part in parts if isinstance(part, ir.ParamRef | ir.ParamElement)))

@@ -7,7 +7,6 @@ from typing import Literal
 
 from attnc.dsl import ir, syntax
 from attnc.dsl.calls import KINDS, size_like
-from attnc.dsl.conditions import condition_params
 from attnc.dsl.constant import constant
 from attnc.dsl.elaborate import Elaborator
 from attnc.dsl.lets import check_parameters, declare_let, references
@@ -274,12 +273,8 @@ class Declarations:
         elif isinstance(entity, Value):
             value = entity.expr
         condition = self.elaborator.value(clause.where, self.scope, {clause.name.text: value})
-        if condition is None or value is None:
-            return
-        if not condition_params(condition):
-            self.report.fault("A303", "the condition of a param speaks of params alone", clause.where.span)
-        else:
-            self.elaborator.conditions.state(condition, clause.where.span)
+        if condition is not None and value is not None:
+            self.elaborator.conditions.declare(condition, clause.where.span)
 
 
 def _untyped(what: str, name: syntax.Name) -> Misplaced:

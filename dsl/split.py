@@ -15,6 +15,8 @@ from attnc.dsl.sizes import KEYS, QUERIES, size_text
 from attnc.dsl.source import Span
 from attnc.dsl.vectors import Vectors
 
+MOST_NODES = 200_000
+
 
 @dataclass(kw_only=True)
 class Splitter:
@@ -26,9 +28,12 @@ class Splitter:
     tokens: dict[str, ir.TokenDecl] = field(default_factory=dict)
     _by_expr: dict[ir.Expr, str] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
+    _nodes: int = 0
 
     def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> ir.TokenDecl | None:
         """A token-wise value under a name; None after a fault."""
+        if not self._room(len(ir.postorder(expr)), span):
+            return None
         length = self._length(expr, side, span)
         if length is None:
             return None
@@ -53,6 +58,14 @@ class Splitter:
             else:
                 made[node] = ir.rebuild(node, lambda child: made.get(child, child))
         return None if failed else made[root]
+
+    def _room(self, nodes: int, span: Span) -> bool:
+        """Whether the spec is still of a sane size: parts that tokens share are written out in each."""
+        before = self._nodes
+        self._nodes += nodes
+        if before <= MOST_NODES < self._nodes:
+            self.report.fault("A107", f"token-wise parts expand to more than {MOST_NODES} nodes", span)
+        return self._nodes <= MOST_NODES
 
     def keys(self, value: str, *roots: ir.Expr) -> ir.Expr | None:
         """How many key rows a branch has: its value and every key that its score reads must agree."""

@@ -102,16 +102,18 @@ class Vectors:
         return ir.Sliced(kind=ir.Kind.FLOAT, dims=dims, operand=vector, start=start, stop=stop, span=span)
 
     def matmul(self, left: ir.Expr, right: ir.Expr, span: Span) -> ir.Expr | None:
-        """``m @ x`` with an input m; in a recurrence also ``x @ S`` and ``S @ x``."""
+        """``m @ x`` with an input m; in a recurrence also ``x @ S`` and ``S @ x`` with matrices that it makes."""
         if not self.typer.numbers((left, right)):
             return None
-        if self.recurrence and len(left.dims) == 1 and len(right.dims) == 2:
-            if left.dims[0] != right.dims[0]:
+        if self.recurrence and not isinstance(left, ir.Load) and {len(left.dims), len(right.dims)} == {1, 2}:
+            if left.dims[-1] != right.dims[0]:
                 self._misfit(left.dims, right.dims, span)
                 return None
-            dims = right.dims[1:]
-            return ir.MatMul(kind=ir.Kind.FLOAT, dims=dims, matrix=left, operand=right, over="dims", span=span)
-        if len(left.dims) != 2 or not (isinstance(left, ir.Load) or self.recurrence):
+            dims = (*left.dims[:-1], *right.dims[1:])
+            return ir.MatMul(
+                kind=ir.Kind.FLOAT, dims=dims, matrix=to_float(left), operand=to_float(right), over="dims", span=span
+            )
+        if len(left.dims) != 2 or not isinstance(left, ir.Load):
             assert left.span is not None
             label = f"this is {shape_text(left.dims)}"
             self.report.fault(

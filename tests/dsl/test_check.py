@@ -423,3 +423,12 @@ def test_sizes_have_one_form() -> None:
     assert size_text(canonical(plus(plus(R, integer(1)), R))) == "(2 * R) + 1"
     assert canonical(minus(R, R)) == integer(0)
     assert canonical(apply(Kind.INT, Fn.FLOORDIV, integer(9), integer(2))) == integer(4)
+
+
+def test_matrices_of_a_recurrence() -> None:
+    head = "recurrence r { input a: f32[B, H, N] input m: f32[R, D] state S[D, E] step exp(a) * S + outer(k, v) read "
+    for text, size in (("q @ S", "E"), ("(exp(a) * S) @ v", "D"), ("m @ q", "R"), ("k @ S + v", "E")):
+        made = compiled(f"{head}{text} }}")
+        assert isinstance(made, ir.Recurrence) and [size_text(dim) for dim in made.read.dims] == [size]
+    for text in ("v @ S", "S @ k", "S @ S", "q @ k"):
+        assert fault(f"{head}{text} }}")[0] in ("A202", "A206")
