@@ -55,7 +55,9 @@ def collect(parts: Iterable[tuple[Affine, int]]) -> Affine:
 
 def _sorted(weights: Mapping[Expr, int], total: int) -> Affine:
     terms = [(atom, coefficient) for atom, coefficient in weights.items() if coefficient]
-    return Affine(terms=tuple(sorted(terms, key=lambda term: _order(term[0]))), const=total)
+    if len(terms) > 1:
+        terms.sort(key=lambda term: _order(term[0]))
+    return Affine(terms=tuple(terms), const=total)
 
 
 def _order(atom: Expr) -> tuple[int, int, str, bytes]:

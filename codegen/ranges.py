@@ -42,7 +42,8 @@ INT64: Range = (-(2**63), 2**63 - 1)
 _I, _J = index("i"), index("j")
 _Q_OFFSET, _KV_OFFSET = offset(Side.QUERY), offset(Side.KEY)
 _NEVER_EMPTY = ("B", "H", "G", "N", "M", "D", "E")  # an element is read, so there is a row to read it for
-_PROOF_DEPTH = 6
+_PROOF_DEPTH = 6  # how many choices a proof splits on the way
+_FLOOR_COST = 3  # of them, for dropping a floor: that loses too much to be done often
 
 
 # --- numeric ranges ------------------------------------------------------------------------------
@@ -164,7 +165,7 @@ def provably_le(x: Expr, y: Expr, facts: Facts) -> bool:
 
 def _provably_natural(form: Affine, facts: Facts, depth: int) -> bool:
     """Whether an affine form is >= 0: choices are split, then every negative term needs a larger positive one."""
-    if depth == 0:
+    if depth <= 0:
         return False
     for atom, factor in form.terms:
         rest = form.minus(Affine(terms=((atom, factor),), const=0))
@@ -192,7 +193,7 @@ def _provably_natural(form: Affine, facts: Facts, depth: int) -> bool:
                 gains[other] -= paid
         total -= owed * int_range(atom, facts.ranges)[1]
     total += sum(factor * int_range(atom, facts.ranges)[0] for atom, factor in gains.items())
-    return total >= 0 or any(_provably_natural(case, facts, depth - 1) for case in _without_floors(form))
+    return total >= 0 or any(_provably_natural(case, facts, depth - _FLOOR_COST) for case in _without_floors(form))
 
 
 def _without_floors(form: Affine) -> Iterable[Affine]:

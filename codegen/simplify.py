@@ -26,7 +26,7 @@ from attnc.codegen.integers import (
     product,
     to_expr,
 )
-from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind, Table, children, postorder, rebuild
+from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind, Table, children, placed, postorder, rebuild
 
 _NEGATED = {Fn.EQ: Fn.NE, Fn.NE: Fn.EQ}
 _SMALL_POWERS = (2, 3, 4)
@@ -57,7 +57,7 @@ def simplify(exprs: Sequence[Expr]) -> tuple[Expr, ...]:
         if result.dims != node.dims:  # a rule for scalars met a vector: keep its shape
             result = rebuild(node, lambda child: made.get(child, child))
         if result.span is None and node.span is not None:
-            result = replace(result, span=node.span)
+            result = placed(result, node.span)
         made[node] = result
     return tuple(made[root] for root in exprs)
 

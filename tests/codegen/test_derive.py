@@ -159,6 +159,12 @@ def test_derivatives_are_autograds_at_kinks_too(expr: Expr, s: float, t: float) 
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@given(anything, st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.3]), st.sampled_from([0.0, 1.0, -2.0, 0.7]))
+def test_simplification_changes_no_derivative(expr: Expr, s: float, t: float) -> None:
+    (simple,) = simplify((expr,))
+    assert gradients(simple, s, t) == pytest.approx(gradients(expr, s, t), rel=1e-9, abs=1e-12, nan_ok=True)
+
+
 @pytest.mark.parametrize("fn", [*SMOOTH, *KINKED])
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 0.4, -0.4, 20.0, 20.5, -40.0, 1e-3, math.inf, math.nan])
 def test_functions_of_one_operand(fn: Fn, value: float) -> None:
