@@ -9,8 +9,10 @@ from importlib.metadata import version
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from attnc.codegen.emit_torch import TorchMap, axis_texts, output_lines, prologue, size_text, tables, torch_map
-from attnc.codegen.emit_triton import Kernel, kernels
+from attnc.codegen.emit_prologue import axis_texts, output_lines, prologue, size_text, tables
+from attnc.codegen.emit_torch import TorchMap, torch_map
+from attnc.codegen.emit_triton import kernels
+from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
@@ -33,7 +35,6 @@ class OpMap(TorchMap):
     lse_cotangent: str
     total_cotangent: str
     numbers: int
-    before: tuple[str, ...]
     actual: str
     results: tuple[str, ...]
 
@@ -164,7 +165,6 @@ def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
     heads = {token.name: token.heads for token in attention.tokens}
     mixed = len({heads.get(name, "G") for name in key_side}) > 1
     actual = list(base.tensor_arguments)
-    before = []
     if mixed:  # one of them differs by query head: all are given per query head
         for name in key_side:
             if heads.get(name, "G") == "G":
@@ -195,7 +195,6 @@ def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
         lse_cotangent=f"cotangents[{at['lse']}]" if base.lse else "None",
         total_cotangent=f"cotangents[{at['total']}]" if base.total else "None",
         numbers=1 + 5 + len(base.size_arguments) + 1,
-        before=tuple(before),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
     )

@@ -56,8 +56,8 @@ T = build.symbol("t", Kind.FLOAT)
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnTable:
-    """Random blocks, drawn once a call, under a name that no spec can spell: int32 [B or 1, H or 1, ceil(N / block) + 1, count]; its row 0 is the block
-    of position q_offset."""
+    """Random blocks, drawn once a call, under a name that no spec can spell: int64 [B or 1, H or 1,
+    ceil(N / block) + 1, count]; its row 0 is the block of position q_offset."""
 
     name: str
     head: Expr
@@ -69,7 +69,8 @@ class DrawnTable:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedTable:
-    """An index list made a boolean table once a call, under a name that no spec can spell: [B or 1, H or 1, rows, width]."""
+    """An index list made a boolean table once a call, under a name that no spec can spell: [B or 1, H or 1, rows,
+    width]."""
 
     name: str
     tensor: str
@@ -197,14 +198,15 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
     wanted = [read for read in postorder(root) if isinstance(read, Load) and read.tensor in differentiable]
     symbols = [symbol for symbol, _, _ in dot_list]
     gradients = derive(root, (*symbols, *wanted), G)
-    order = [*symbols, *wanted]
+    order: list[Expr] = [*symbols, *wanted]
     simplified = simplify([gradients[node] for node in order])
     by_node = dict(zip(order, simplified, strict=True))
 
     divisor_reads = tuple(node for node in postorder(scaled, *floors) if isinstance(node, Load))
     divisor_wanted = [read for read in postorder(scaled) if isinstance(read, Load) and read.tensor in differentiable]
     partials = derive(scaled, (L, *divisor_wanted), build.const(1.0))
-    by_l, *by_reads = simplify([partials[node] for node in (L, *divisor_wanted)])
+    leaves: list[Expr] = [L, *divisor_wanted]
+    by_l, *by_reads = simplify([partials[node] for node in leaves])
 
     whats = {emit.what for emit in attention.emits if emit.branch == branch.name}
     return Map(

@@ -24,9 +24,25 @@ KERNEL_WORDS = (
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()
 # Names at the top of a module that do not begin with an underscore.
-MODULE_WORDS = (
-    "annotations math os NamedTuple Union torch triton tl LOG2E ROWS COLUMNS STRIP PRECISION Call bind mix draw"
-).split()
+MODULE_WORDS = [
+    "annotations",
+    "math",
+    "os",
+    "NamedTuple",
+    "Union",
+    "torch",
+    "triton",
+    "tl",
+    "LOG2E",
+    "ROWS",
+    "COLUMNS",
+    "STRIP",
+    "PRECISION",
+    "Call",
+    "bind",
+    "mix",
+    "draw",
+]
 # What the templates make of a name: d_q, e_sink, size_D, by_read0, BLOCK_D; q_ptr, q_tile, v_values, q_stride0, ...
 _MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK)_")
 _MADE_AFTER = re.compile(r"_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")

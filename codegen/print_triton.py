@@ -103,22 +103,20 @@ class TritonPrinter(Printer):
             case Fn.NOT:
                 return Text(text=f"{args[0].within(COMPARE + 1)} == 0", binds=COMPARE)
             case Fn.FLOORDIV | Fn.MOD if node.kind is Kind.INT and self._natural(node):
-                return Text(
-                    text=f"{args[0].within(PRODUCT)} {'//' if fn is Fn.FLOORDIV else '%'} {args[1].within(PRODUCT + 1)}",
-                    binds=PRODUCT,
-                )
+                sign = "//" if fn is Fn.FLOORDIV else "%"
+                return Text(text=f"{args[0].within(PRODUCT)} {sign} {args[1].within(PRODUCT + 1)}", binds=PRODUCT)
             case Fn.FLOORDIV if node.kind is Kind.FLOAT:
                 return Text(text=f"tl.floor({args[0].within(PRODUCT)} / {args[1].within(PRODUCT + 1)})")
             case Fn.MOD if node.kind is Kind.FLOAT:
-                x, y = args[0].within(PRODUCT), args[1].within(PRODUCT + 1)
-                return Text(text=f"{x} - tl.floor({x} / {y}) * {y}", binds=SUM)
+                dividend, divisor = args[0].within(PRODUCT), args[1].within(PRODUCT + 1)
+                return Text(text=f"{dividend} - tl.floor({dividend} / {divisor}) * {divisor}", binds=SUM)
             case Fn.MIN | Fn.MAX:
                 name = "tl.minimum" if fn is Fn.MIN else "tl.maximum"
                 nan = ", propagate_nan=tl.PropagateNan.ALL" if node.kind is Kind.FLOAT else ""
                 return Text(text=f"{name}({self._tensor(node.args[0], args[0])}, {args[1].text}{nan})")
             case Fn.CLAMP:
-                x, low, high = (arg.text for arg in args)
-                return Text(text=f"tl.where({x} < {low}, {low}, tl.where({x} > {high}, {high}, {x}))")
+                inner, low, high = (arg.text for arg in args)
+                return Text(text=f"tl.where({inner} < {low}, {low}, tl.where({inner} > {high}, {high}, {inner}))")
             case Fn.RELU:
                 return Text(text=f"tl.where({args[0].within(COMPARE + 1)} < 0, 0.0, {args[0].text})")
             case Fn.WHERE:

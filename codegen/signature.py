@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnc.codegen.emit_triton import Kernel, kernels
+from attnc.codegen.emit_triton import kernels
+from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Pass, Plan

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from attnc.codegen.build import FALSE, TRUE, apply, const, floordiv, mod
+from attnc.codegen.build import FALSE, TRUE, apply, const
 from attnc.codegen.folding import fold
 from attnc.codegen.integers import (
     Affine,
@@ -215,7 +215,7 @@ def _negation(term: Expr) -> Expr:
 
 
 def _table(node: Table, values: tuple[bool | int | float, ...], index: Expr) -> Expr:
-    if all(value == values[0] for value in values):
+    if len({repr(value) for value in values}) == 1:  # 0.0 and -0.0 differ
         return const(values[0])
     if isinstance(index, Const):
         return const(values[min(max(int(index.value), 0), len(values) - 1)])
@@ -280,8 +280,6 @@ def _integer(fn: Fn, plain: Expr, args: tuple[Expr, ...]) -> Expr:
             return floor_quotient(affine(x), int(value))
         case Fn.MOD, (x, Const(value=value)) if value:
             return floor_remainder(affine(x), int(value))
-        case ((Fn.FLOORDIV | Fn.MOD), (x, y)):
-            return floordiv(x, y) if fn is Fn.FLOORDIV else mod(x, y)
         case Fn.POW, (_, Const(value=0)):
             return const(1)
         case Fn.POW, (x, Const(value=1)):
@@ -292,11 +290,11 @@ def _integer(fn: Fn, plain: Expr, args: tuple[Expr, ...]) -> Expr:
         case Fn.ABS, (x,):
             return _absolute(x)
         case ((Fn.MIN | Fn.MAX), (x, y)):
-            return extreme(fn, x, y)
+            return _extreme(fn, x, y)
         case Fn.CLAMP, (x, low, high):
-            return extreme(Fn.MIN, extreme(Fn.MAX, x, low), high)
+            return _extreme(Fn.MIN, _extreme(Fn.MAX, x, low), high)
         case Fn.RELU, (x,):
-            return extreme(Fn.MAX, x, const(0))
+            return _extreme(Fn.MAX, x, const(0))
         case Fn.INT, (Apply(fn=Fn.FLOAT, args=(x,)),) if x.kind is Kind.INT:
             return x
         case _:
@@ -314,7 +312,7 @@ def _absolute(x: Expr) -> Expr:
             return apply(Fn.ABS, inner)
 
 
-def extreme(fn: Fn, x: Expr, y: Expr) -> Expr:
+def _extreme(fn: Fn, x: Expr, y: Expr) -> Expr:
     """``min`` or ``max`` of two simple INTs; where they differ by a constant the answer is one of them."""
     difference = affine(x).minus(affine(y))
     if not difference.terms:
@@ -326,7 +324,7 @@ def extreme(fn: Fn, x: Expr, y: Expr) -> Expr:
         case Apply(fn=inner, args=(z, Const(value=old))), Const(value=new) if inner is fn:
             return apply(fn, z, min(old, new) if fn is Fn.MIN else max(old, new))
         case Const(), _:
-            return extreme(fn, y, x)
+            return _extreme(fn, y, x)
         case _:
             first, second = (x, y) if difference.terms[0][1] > 0 or isinstance(y, Const) else (y, x)
             return apply(fn, first, second)

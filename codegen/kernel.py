@@ -1,0 +1,110 @@
+"""What templates/kernels.py.j2 prints: kernels as frozen contexts, every decision already made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attnc.dsl.ir import Axis
+
+Axes = frozenset[Axis]
+ROW: Axes = frozenset(("b", "h", "i"))
+ALL: Axes = frozenset(("b", "h", "i", "j"))
+KEY: Axes = frozenset(("b", "j"))
+HEAD: Axes = frozenset(("b", "h", "j"))
+
+PAIR = "[BLOCK_M, BLOCK_N]"
+PAIR_T = "[BLOCK_N, BLOCK_M]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """A pointer argument, its further arguments, and what the host passes for each. ``element``: "vector" for the
+    dtype of the query, key and value tensors, "acc" for the accumulation dtype, else a dtype of the language."""
+
+    name: str
+    host: str
+    element: str = "vector"
+    arguments: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenTensor:
+    """A query, key or value tensor: its variable, its dim's constexpr and its strides' names."""
+
+    name: str
+    dim: str
+    strides: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DotText:
+    """A matrix product of the tile; ``gradient`` names its cotangent, empty where that is zero."""
+
+    name: str
+    query: str
+    key: str
+    gradient: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalText:
+    """A cotangent and where it is summed to: a row, a column or a strip of pairs."""
+
+    total: str
+    gradient: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """What templates/kernels.py.j2 needs to print one kernel."""
+
+    kind: Literal["forward", "query", "key"]
+    name: str
+    tensors: tuple[Argument, ...]
+    sizes: tuple[str, ...]
+    dims: tuple[str, ...]
+    dim_values: tuple[tuple[str, str], ...]
+    queries: tuple[TokenTensor, ...]
+    keys: tuple[TokenTensor, ...]
+    value: TokenTensor
+    grad_out: TokenTensor
+    dots: tuple[DotText, ...]
+    exponential: bool
+    plain: bool
+    rowmax: bool
+    entropy: bool
+    may: tuple[tuple[str, str], ...]
+    must: tuple[tuple[str, str], ...]
+    may_uses_tile: bool
+    outer: tuple[str, ...]
+    head_lines: tuple[str, ...]
+    key_lines: tuple[str, ...]
+    query_lines: tuple[str, ...]
+    key_live: str
+    query_live: str
+    score_lines: tuple[str, ...]
+    raw_lines: tuple[str, ...]
+    mask_lines: tuple[str, ...]
+    weight_lines: tuple[str, ...]
+    divisor_lines: tuple[str, ...]
+    floors: tuple[str, ...]
+    gradient_lines: tuple[str, ...]
+    guards: tuple[str, ...]
+    row_gradients: tuple[TotalText, ...]
+    pair_gradients: tuple[TotalText, ...]
+    column_totals: tuple[TotalText, ...]
+    grads: bool
+    strips: bool
+    helpers: frozenset[str]
+
+    @property
+    def key_outputs(self) -> tuple[TokenTensor, ...]:
+        """Whose gradients a key kernel writes."""
+        return (*self.keys, self.value)
+
+    def operand(self, name: str) -> str:
+        """The type that a tile is multiplied in beside ``name``: weights that are no exponential may be large, so
+        they stay in the accumulation type."""
+        return f"{name}.dtype" if self.exponential else "ACC"
