@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from math import log
 from typing import Any
 
@@ -84,36 +84,25 @@ def mask(
     inputs: Mapping[str, Tensor | int | float | bool],
     q_offset: int | Tensor | None = None,
     kv_offset: int = 0,
-    device: torch.device | None = None,
 ) -> Tensor:
     """Which pairs are live in some branch: bool [B or 1, H or 1, N, keys], 1 where the mask does not vary.
 
     Only the inputs that masks read are needed."""
     _check_mask_inputs(construct, inputs)
     sizes = _input_sizes(construct, inputs) | {"B": B, "H": H, "N": N, "M": M}
-    device = device or next((value.device for value in inputs.values() if isinstance(value, Tensor)), None)
-    scope = _scope(construct, inputs, sizes, q_offset, kv_offset, torch.float32, device or torch.device("cpu"), False)
-    live: Tensor | None = None
-    for branch in construct.branches:
-        found = _mask(branch, scope, B, H, N)
-        live = found if live is None else live | found
-    assert live is not None, "an attention has a branch"
-    return live
+    device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), torch.device("cpu"))
+    scope = _scope(construct, inputs, sizes, q_offset, kv_offset, torch.float32, device, check=False)
+    return reduce(torch.logical_or, (_mask(branch, scope, B, H, N) for branch in construct.branches))
 
 
 def _check_mask_inputs(construct: Attention, inputs: Mapping[str, Tensor | int | float | bool]) -> None:
-    declared = {item.name for item in construct.inputs}
+    declared = [item.name for item in construct.inputs]
     for name in inputs:
         if name not in declared:
-            raise TypeError(
-                f"{construct.name} has no input {name}; its inputs: {', '.join(sorted(declared)) or 'none'}"
-            )
+            raise TypeError(f"{construct.name} has no input {name}; its inputs: {', '.join(declared) or 'none'}")
     for node in postorder(*(branch.mask for branch in construct.branches)):
-        if isinstance(node, Load | Listed):
-            if node.tensor not in declared:
-                raise ValueError(f"the mask of {construct.name} depends on the vectors: it has no picture without them")
-            if node.tensor not in inputs:
-                raise TypeError(f"the mask of {construct.name} reads the input {node.tensor}: give it by keyword")
+        if isinstance(node, Load | Listed) and node.tensor not in inputs:
+            raise TypeError(f"the mask of {construct.name} reads the input {node.tensor}: give it by keyword")
 
 
 @dataclass(frozen=True, kw_only=True)

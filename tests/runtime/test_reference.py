@@ -456,7 +456,7 @@ def test_mask_names_what_it_lacks() -> None:
     construct = attention(PLAIN + "input ids: i64[B, M] input a: f32 mask document(ids)")
     with pytest.raises(TypeError, match="reads the input ids"):
         mask(construct, 4, 4, 1, 1, {})
-    with pytest.raises(TypeError, match="no input idz; its inputs: a, ids"):
+    with pytest.raises(TypeError, match="no input idz; its inputs: ids, a"):
         mask(construct, 4, 4, 1, 1, {"idz": 3})
     assert mask(construct, 4, 4, 1, 1, {"ids": torch.zeros(1, 4, dtype=torch.int32)}).all()
 
