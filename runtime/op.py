@@ -18,14 +18,14 @@ if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
     from attnc.dsl.ir import Attention
 
 
-def load(path: str | Path, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
+def load(path: str | Path, /, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
     """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword."""
     # Bytes that are no UTF-8 become lone surrogates, which the parser faults at their place.
     text = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
     return Op(Source(name=str(path), text=text), name=name, params=params, target=target)
 
 
-def loads(text: str, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
+def loads(text: str, /, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
     """The op of a spec given as text."""
     return Op(Source(name="<text>", text=text), name=name, params=params, target=target)
 

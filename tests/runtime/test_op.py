@@ -111,6 +111,13 @@ def test_load_reads_files_and_chooses_by_name(tmp_path: Path) -> None:
         attnc.load(tmp_path / "none.attn")
 
 
+def test_params_may_be_called_path_and_text() -> None:
+    spec = (
+        "attention named { param path: int param text: int score dot(q, k) mask window(path, text) normalize softmax }"
+    )
+    assert dict(attnc.loads(spec, path=1, text=2).params) == {"path": 1, "text": 2}
+
+
 @pytest.mark.parametrize(
     ("text", "params"),
     [
