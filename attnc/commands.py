@@ -183,13 +183,15 @@ def _stage(options: argparse.Namespace, inputs: Inputs) -> str:
         return print_ir(_construct(options, inputs))
     from attnc.codegen import pipeline
 
-    return _generated(options, inputs, pipeline.plan_text if options.emit == "plan" else pipeline.compile)
+    if options.emit == "plan":
+        return _generated(options, inputs, pipeline.plan_text) + "\n"
+    return _generated(options, inputs, pipeline.compile)
 
 
 def plan(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.codegen import pipeline
 
-    sys.stdout.write(_generated(options, inputs, pipeline.plan_text))
+    print(_generated(options, inputs, pipeline.plan_text))
     return CLEAN
 
 
