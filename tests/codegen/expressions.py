@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from attnc.codegen.build import absolute, add, apply, const, index, not_, offset, size, symbol, to_float, where
 from attnc.dsl.ir import Expr, Fn, Kind, Load, Side, Table
 
-I, J, H, M, N = index("i"), index("j"), index("h"), size("M"), size("N")  # noqa: E741
+I, J, H, M, N = index("i"), index("j"), index("h"), size("M"), size("N")
 Q_OFFSET, KV_OFFSET = offset(Side.QUERY), offset(Side.KEY)
 S, T = symbol("s", Kind.FLOAT), symbol("t", Kind.FLOAT)
 FLAG = Load(kind=Kind.BOOL, tensor="flag", index=(I, J))

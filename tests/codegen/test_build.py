@@ -5,7 +5,22 @@ from __future__ import annotations
 import pytest
 
 from attnc.codegen.build import (
-    FALSE, TRUE, add, all_of, any_of, apply, const, div, floordiv, le, minimum, size, symbol, to_float, to_int, where,
+    FALSE,
+    TRUE,
+    add,
+    all_of,
+    any_of,
+    apply,
+    const,
+    div,
+    floordiv,
+    le,
+    minimum,
+    size,
+    symbol,
+    to_float,
+    to_int,
+    where,
 )  # fmt: skip
 from attnc.dsl.ir import Apply, Expr, Fn, Kind, Load
 from tests.codegen.expressions import I, J, S
