@@ -26,7 +26,7 @@ class OpMap(TorchMap):
     op: str
     schema: str
     returns: str
-    backward_schema: str
+    schema_numbers: str
     gradients: str
     with_gradients: tuple[str, ...]
     narrow: tuple[str, ...]
@@ -158,8 +158,6 @@ def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
     narrow_dtype = f"{naming.tensor(declared[0])}.dtype" if narrow else ""
     tensors = ", ".join(f"Tensor {name}" for name in base.tensor_arguments)
     numbers = ", ".join(f"SymInt {name}" for name in ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments))
-    schema = f"{tensors}, Tensor? q_offsets, {numbers}"
-    saved = ", ".join(f"Tensor {name}" for name in base.saved)
     outputs = (*base.saved, *base.extras)
     key_side = (*item.keys, item.value)
     heads = {token.name: token.heads for token in attention.tokens}
@@ -180,9 +178,9 @@ def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
     return OpMap(
         **plain,
         op=f"{attention.name}_{digest}_{item.name}",
-        schema=f"{schema}, str backend",
+        schema=f"{tensors}, Tensor? q_offsets",
+        schema_numbers=numbers,
         returns=", ".join(["Tensor"] * (1 + len(outputs))),
-        backward_schema=f"{schema}, {saved}, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, str backend",
         gradients=", ".join(["Tensor"] * len(base.tensor_arguments)),
         with_gradients=tuple(
             name

@@ -9,7 +9,7 @@ from functools import partial
 from attnc.codegen import build
 from attnc.codegen.emit_triton import gradient_names, saved, statistics
 from attnc.codegen.kernel import ALL, ROW, Axes, DotText
-from attnc.codegen.kernel_builder import bound_names, ends
+from attnc.codegen.kernel_builder import bound_names, host_sizes
 from attnc.codegen.lower import G, L, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
@@ -20,8 +20,6 @@ from attnc.dsl.ir import (
     Kind,
     Load,
     Side,
-    Size,
-    dependencies,
     postorder,
 )
 
@@ -47,7 +45,6 @@ class TorchMap:
     rows: tuple[str, ...]
     saved: tuple[str, ...]
     statistics: tuple[str, ...]
-    sizes: tuple[str, ...]
     dots: tuple[DotText, ...]
     exponential: bool
     plain: bool
@@ -74,11 +71,16 @@ class TorchMap:
     divisor_lines: tuple[str, ...]
     gradient_lines: tuple[str, ...]
     guards: tuple[str, ...]
-    accumulate: tuple[str, ...]
+    accumulate: tuple[tuple[str, str], ...]
     by_l: str
     row_lines: tuple[str, ...]
     divisor_totals: tuple[str, ...]
     scatter: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def pair_inputs(self) -> tuple[str, ...]:
+        """Inputs whose gradients need the pairwise cotangents themselves."""
+        return tuple(dict.fromkeys(name for name, _, reach, _ in self.scatter if reach == "pair"))
 
     @property
     def extras(self) -> tuple[str, ...]:
@@ -126,18 +128,9 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
     tensors = {read.tensor: naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)}
     leaves = _leaves(item)
     names = Names([*KERNEL_WORDS, *naming.taken])
-    bounds = [end for bound in (item.key_bounds, item.query_bounds) for end in ends(bound)]
-    roots = [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *bounds]
-    roots += [*item.dot_gradients, *(part.value for part in item.input_gradients)]
-    leaves[build.size("N")] = "N"
-    leaves[build.size("H")] = "H"
-    leaves[build.size("B")] = "B"
-    leaves[item.length] = "M"
-    sizes: list[str] = []
-    for node in postorder(*roots):
-        if isinstance(node, Size) and node not in leaves:
-            leaves[node] = naming.size(node.name)
-            sizes.append(node.name)
+    hosts = host_sizes(item, naming)
+    leaves.update(hosts)
+    sizes = [size.name for size, host in hosts.items() if host == naming.size(size.name)]
     printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
     symbols: dict[Expr, Axes] = {
         G: ALL,
@@ -166,8 +159,7 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
         return lines[2]
 
     def inner(name: str, root: Expr, shape: bool = False) -> dict[str, Callable[[Text], str]]:
-        whole = any(node in symbols for node in postorder(root)) or {"i", "j"} <= dependencies(root)
-        if shape and not whole:
+        if shape and not any(node in symbols for node in postorder(root)):
             return {
                 name: lambda text: (
                     f"{text.within(SUM)} + torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"
@@ -212,7 +204,7 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
         ident = tensors[part.read.load.tensor]
         totals[ident] = None
         index = _index_texts(part.read.load, leaves, tensors, names)
-        accumulate.append(f"_accumulate(d_{ident}, {', '.join((names_of[number], *index))})")
+        accumulate.append((ident, f"_accumulate(d_{ident}, {', '.join((names_of[number], *index))})"))
         scatter.append((ident, f"d_{ident}_{number}", part.read.reach, ", ".join(index)))
 
     floor_lines: list[str] = []
@@ -261,7 +253,6 @@ def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
         rows=(*saved(item), *(["rowmax"] if item.rowmax else []), *(["u"] if item.entropy else [])),
         saved=saved(item),
         statistics=statistics(item),
-        sizes=(),
         dots=dots,
         exponential=item.exponential,
         plain=item.plain,

@@ -64,6 +64,7 @@ class Kernel:
     name: str
     tensors: tuple[Argument, ...]
     sizes: tuple[str, ...]
+    size_values: tuple[str, ...]
     dims: tuple[str, ...]
     dim_values: tuple[tuple[str, str], ...]
     queries: tuple[TokenTensor, ...]

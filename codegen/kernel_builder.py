@@ -81,14 +81,10 @@ class Builder:
         for dim, text in self.dim_of.items():
             if isinstance(dim, Size):
                 leaves[dim] = text
-        bounds = [end for bound in (self.map.key_bounds, self.map.query_bounds) for end in ends(bound)]
-        roots = [self.map.score, self.map.raw, self.map.mask, self.map.weight, self.map.scaled, *self.map.floors]
-        roots += [*self.map.dot_gradients, *(item.value for item in self.map.input_gradients), *bounds]
-        for node in postorder(*roots):
-            if isinstance(node, Size) and node not in leaves:
-                name = f"size_{node.name}"
-                leaves[node] = name
-                self.sizes[name] = self.naming.size(node.name)
+        for size, host in host_sizes(self.map, self.naming).items():
+            if size not in leaves:
+                leaves[size] = f"size_{size.name}"
+                self.sizes[leaves[size]] = host
 
     def block(
         self,
@@ -168,6 +164,21 @@ class Builder:
         needs = any(node in self.symbols for node in postorder(root)) or {"i", "j"} <= dependencies(root)
         shape = PAIR_T if self.transposed else PAIR
         return {} if needs else {name: lambda text: f"{text.within(3)} + tl.zeros({shape}, ACC)"}
+
+
+def host_sizes(item: Map, naming: Naming) -> dict[Size, str]:
+    """Every size that a map's expressions name, and what the host's functions of this map call it: what they can
+    read off their tensors, else an argument ``size_...``."""
+    known: dict[Expr, str] = {build.size(name): name for name in ("B", "H", "N")}
+    known[item.length] = "M"
+    known[naming.dim(item.value)] = "E"
+    for name in item.queries:
+        known.setdefault(naming.dim(name), f"{naming.tensor(name)}.shape[3]")
+    roots = [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
+    roots += [part.value for part in item.input_gradients]
+    roots += [end for bound in (item.key_bounds, item.query_bounds) for end in ends(bound)]
+    found = [node for node in postorder(*roots) if isinstance(node, Size)]
+    return {size: known.get(size, naming.size(size.name)) for size in found}
 
 
 def ends(bound: Bounds) -> tuple[Expr, ...]:

@@ -53,7 +53,7 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     types |= {"q_offset": "i32", "q_offsets_ptr": "*i64", "kv_offset": "i32"}
     types |= dict.fromkeys(("H", "G", "N", "M", *kernel.sizes), "i32")
     if kernel.strips:
-        types |= {"row_start": "i32", "row_stop": "i32"}
+        types |= {"row_start": "i32", "row_stop": "i32", "PAIRS": "constexpr"}
     padded = max(16, 1 << (dim - 1).bit_length())
     tile = next(
         tile
@@ -67,6 +67,8 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     for name in (*constants, "ACC", "PER_BATCH"):
         types[name] = "constexpr"
     constants["PER_BATCH"] = False
+    if kernel.strips:
+        constants["PAIRS"] = True
     return Signature(
         kernel=kernel.name,
         types=types,
