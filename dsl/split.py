@@ -32,8 +32,6 @@ class Splitter:
 
     def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> ir.TokenDecl | None:
         """A token-wise value under a name; None after a fault."""
-        if not self._room(len(ir.postorder(expr)), span):
-            return None
         length = self._length(expr, side, span)
         if length is None:
             return None
@@ -59,11 +57,12 @@ class Splitter:
                 made[node] = ir.rebuild(node, lambda child: made.get(child, child))
         return None if failed else made[root]
 
-    def _room(self, nodes: int, span: Span) -> bool:
+    def _room(self, expr: ir.Expr, span: Span) -> bool:
         """Whether the spec is still of a sane size: parts that tokens share are written out in each."""
-        before = self._nodes
-        self._nodes += nodes
-        if before <= MOST_NODES < self._nodes:
+        if self._nodes > MOST_NODES:
+            return False
+        self._nodes += len(ir.postorder(expr))
+        if self._nodes > MOST_NODES:
             self.report.fault("A107", f"token-wise parts expand to more than {MOST_NODES} nodes", span)
         return self._nodes <= MOST_NODES
 
@@ -127,14 +126,16 @@ class Splitter:
     def _named(self, expr: ir.Expr, side: ir.Side) -> ir.TokenDecl | None:
         if expr in self._by_expr and self.tokens[self._by_expr[expr]].side is side:
             return self.tokens[self._by_expr[expr]]
-        base = next((node.name for node in ir.postorder(expr) if isinstance(node, ir.Vector)), side.value)
+        assert expr.span is not None
+        if not self._room(expr, expr.span):
+            return None
+        base = _first_vector(expr) or side.value
         number = self._numbers.get(base, 0) + 1
         while f"{base}_{number}" in self.taken:
             number += 1
         self._numbers[base] = number
         name = f"{base}_{number}"
         self.taken.add(name)
-        assert expr.span is not None
         return self.declare(name, side, expr, expr.span)
 
     def _varies_with_head(self, expr: ir.Expr) -> bool:
@@ -174,6 +175,20 @@ class Splitter:
             self.report.fault("A409", f"queries stay {size_text(own)} many", span, label=size_text(length))
             return None
         return length
+
+
+def _first_vector(expr: ir.Expr) -> str:
+    """The leftmost vector's name, or nothing."""
+    seen: set[ir.Expr] = set()
+    stack = [expr]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ir.Vector):
+            return node.name
+        if node not in seen:
+            seen.add(node)
+            stack += reversed(ir.children(node))
+    return ""
 
 
 def above_dots(root: ir.Expr) -> Iterator[ir.Expr]:
