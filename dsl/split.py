@@ -32,6 +32,8 @@ class Splitter:
 
     def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> ir.TokenDecl | None:
         """A token-wise value under a name; None after a fault."""
+        if not self._room(expr, span):
+            return None
         length = self._length(expr, side, span)
         if length is None:
             return None
@@ -127,7 +129,7 @@ class Splitter:
         if expr in self._by_expr and self.tokens[self._by_expr[expr]].side is side:
             return self.tokens[self._by_expr[expr]]
         assert expr.span is not None
-        if not self._room(expr, expr.span):
+        if self._nodes > MOST_NODES:
             return None
         base = _first_vector(expr) or side.value
         number = self._numbers.get(base, 0) + 1
