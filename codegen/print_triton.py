@@ -4,6 +4,7 @@ analysis cannot rule out more."""
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
@@ -77,9 +78,10 @@ class TritonPrinter(Printer):
         return self.loads[node.tensor].load(node, index)
 
     def table(self, node: Table, index: Text) -> Text:
-        text = repr(node.values[-1])
-        for number in range(len(node.values) - 2, -1, -1):
-            text = f"tl.where({index.text} <= {number}, {node.values[number]!r}, {text})"
+        entries = [self._exact(value, repr(value)) for value in node.values]
+        text = entries[-1]
+        for number in range(len(entries) - 2, -1, -1):
+            text = f"tl.where({index.text} <= {number}, {entries[number]}, {text})"
         return Text(text=text)
 
     def _use(self, fn: Fn) -> str:
@@ -113,15 +115,16 @@ class TritonPrinter(Printer):
             case Fn.MIN | Fn.MAX:
                 name = "tl.minimum" if fn is Fn.MIN else "tl.maximum"
                 nan = ", propagate_nan=tl.PropagateNan.ALL" if node.kind is Kind.FLOAT else ""
-                return Text(text=f"{name}({self._tensor(node.args[0], args[0])}, {args[1].text}{nan})")
+                left, right = self._tensor(node.args[0], args[0]), self._operand(node.args[1], args[1])
+                return Text(text=f"{name}({left}, {right}{nan})")
             case Fn.CLAMP:
                 inner, low, high = (arg.text for arg in args)
                 return Text(text=f"tl.where({inner} < {low}, {low}, tl.where({inner} > {high}, {high}, {inner}))")
             case Fn.RELU:
                 return Text(text=f"tl.where({args[0].within(COMPARE + 1)} < 0, 0.0, {args[0].text})")
             case Fn.WHERE:
-                condition, x, y = args
-                return Text(text=f"tl.where({condition.text}, {self._tensor(node.args[1], x)}, {y.text})")
+                x, y = self._tensor(node.args[1], args[1]), self._operand(node.args[2], args[2])
+                return Text(text=f"tl.where({args[0].text}, {x}, {y})")
             case Fn.INT:
                 return Text(text=f"tl.cast({args[0].text}, tl.int64)")
             case Fn.FLOAT:
@@ -144,6 +147,17 @@ class TritonPrinter(Printer):
 
     def _widened(self, node: Expr, text: Text) -> Text:
         return text if isinstance(node, Const) else Text(text=f"tl.cast({text.text}, tl.int64)")
+
+    def _operand(self, node: Expr, text: Text) -> str:
+        """An argument of a call, where Triton takes a literal for float32."""
+        return self._exact(node.value, text.text) if isinstance(node, Const) else text.text
+
+    def _exact(self, value: bool | int | float, text: str) -> str:
+        """A literal as it is, unless float32 would round it."""
+        rounds = (
+            isinstance(value, float) and abs(value) < 3e38 and struct.unpack("f", struct.pack("f", value))[0] != value
+        )
+        return f"tl.full([1, 1], {text}, ACC)" if rounds else text
 
     def _tensor(self, node: Expr, text: Text) -> str:
         """A float literal where only a tensor will do, in full precision."""

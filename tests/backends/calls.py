@@ -1,0 +1,197 @@
+"""One call of an op: its tensors, what it gives and sends back, and how far a backend may lie from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnc.runtime.evaluate import size
+from attnc.runtime.op import Op
+from tests.tolerance import assert_close
+
+COMPUTED = {torch.float64: torch.float64}  # the others accumulate in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """Arguments of an op, all float tensors given in float64; ``prepared`` rounds them to a dtype."""
+
+    op: Op
+    vectors: Mapping[str, Tensor]
+    inputs: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Terms of the longest sum: keys, queries of all heads (a bias of one entry), or dims."""
+        first, last = (list(self.vectors.values())[n] for n in (0, -1))
+        return max(last.shape[2], first.shape[1] * first.shape[2] * first.shape[0], first.shape[3], 1)
+
+    def prepared(self, dtype: torch.dtype) -> Call:
+        """The call with vectors in ``dtype`` and float inputs in the dtype that it is computed in."""
+        computed = COMPUTED.get(dtype, torch.float32)
+        vectors = {name: _cast(x, dtype) for name, x in self.vectors.items()}
+        inputs = {name: _cast(x, computed) if _is_float(x) else x for name, x in self.inputs.items()}
+        return Call(op=self.op, vectors=vectors, inputs=inputs, options=self.options)
+
+    def exact(self) -> Call:
+        """The same numbers in float64."""
+        vectors = {name: _cast(x, torch.float64) for name, x in self.vectors.items()}
+        inputs = {name: _cast(x, torch.float64) if _is_float(x) else x for name, x in self.inputs.items()}
+        return Call(op=self.op, vectors=vectors, inputs=inputs, options=self.options)
+
+    def disturbed(self, step: float, generator: torch.Generator) -> Call:
+        """Every float moved by a relative step, up or down."""
+
+        def moved(x: Any) -> Any:
+            if not _is_float(x):
+                return x
+            signs = torch.randint(0, 2, x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+            return x * (1 + step * signs)
+
+        vectors = {name: moved(x) for name, x in self.vectors.items()}
+        return Call(op=self.op, vectors=vectors, inputs={n: moved(x) for n, x in self.inputs.items()}, options=self.options)
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_floating_point()
+
+
+def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Another dtype, the same strides: a transposed layout stays one, a spread axis too."""
+    if x.dim() and x.stride(0) == 0:
+        return x[:1].to(dtype).expand(x.shape)
+    return torch.empty_strided(x.shape, x.stride(), dtype=dtype).copy_(x)
+
+
+def cotangents(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One for each result that sends gradients, small multiples of 1/8, the same in every dtype."""
+    made = {}
+    for number, (name, x) in enumerate(results.items()):
+        generator = torch.Generator().manual_seed(number + 1)
+        made[name] = torch.randint(-8, 9, x.shape, generator=generator).double() / 8
+    return made
+
+
+def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]:
+    """Every result, and the gradient of every float tensor under fixed cotangents (moved by a relative ``step``), as
+    ``d_name``. ``reference``: in float64."""
+    declared = {item.name: item.differentiable for item in call.op.construct.inputs}
+    vectors = {name: x.detach().requires_grad_() for name, x in call.vectors.items()}
+    inputs = {
+        name: x.detach().requires_grad_() if _is_float(x) and declared[name] else x for name, x in call.inputs.items()
+    }
+    if backend == "reference":
+        made = call.op.reference(*vectors.values(), **inputs, **call.options, dtype=torch.float64)
+    else:
+        made = call.op(*vectors.values(), **inputs, **call.options, backend=backend)
+    results: dict[str, Tensor] = {"out": made} if isinstance(made, Tensor) else made._asdict()
+    leaves = {name: x for name, x in (*vectors.items(), *inputs.items()) if isinstance(x, Tensor) and x.requires_grad}
+    sends = {name: x for name, x in results.items() if x.requires_grad}
+    if not sends:
+        return {name: x.detach() for name, x in results.items()}
+    given = cotangents(sends)
+    grads = torch.autograd.grad(
+        list(sends.values()),
+        list(leaves.values()),
+        [
+            torch.where(x.isfinite(), given[name].to(x.dtype) * (1 + step * (-1) ** n), 0)  # an lse of -inf is a constant
+            for n, (name, x) in enumerate(sends.items())
+        ],
+        materialize_grads=True,
+    )
+    found = {name: x.detach() for name, x in results.items()}
+    return found | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
+def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """The size of the terms whose sum each result is, where they cancel: what it moves by, a relative step of the
+    arguments, measured on the reference in float64. In a row of few keys the cotangents of the weights cancel for any
+    arguments, g = p (dp - sum p dp), so gradients have terms of the size of dp = <d out, v> / 4 a row at least."""
+    step = 2.0**-24
+    found = dict.fromkeys(expected, 0.0)
+    for seed in (0, 1):
+        moved = outcome(call.disturbed(step, torch.Generator().manual_seed(seed)), "reference", step=step)
+        for name, x in expected.items():
+            change = (moved[name] - x).abs()
+            change = change[change.isfinite()]
+            found[name] = max(found[name], float(change.max()) / step if change.numel() else 0.0)
+    query, value = (list(call.vectors.values())[n] for n in (0, -1))
+    B, H, N, _ = query.shape
+    G = value.shape[1]
+    if 0 in (B, H, N, value.shape[2]):
+        return found
+    given = cotangents({"out": expected["out"]})["out"]
+    mixed = float((given @ value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1).mT).abs().max()) / 4
+    roles = {item.name: item.role for item in call.op.construct.vectors}
+    for name in expected:
+        if name.startswith("d_"):
+            rows = {"query": 1, "key": N * H // G, "value": 0}.get(roles.get(name[2:], ""), B * H * N)
+            found[name] = max(found[name], mixed * rows**0.5)
+    return found
+
+
+def check(call: Call, backend: str, dtype: torch.dtype) -> None:
+    """The backend equals the reference, results and gradients, within the tolerance of ``dtype``."""
+    rounded = call.prepared(dtype)
+    exact = rounded.exact()
+    expected = outcome(exact, "reference")
+    actual = outcome(rounded, backend)
+    assert list(actual) == list(expected)
+    sizes = terms(exact, expected)
+    for name, x in expected.items():
+        assert actual[name].dtype is _expected_dtype(rounded, name), name
+        assert_close(actual[name], x, dtype=dtype, length=call.length, terms=sizes[name], what=f"{backend} {name}")
+
+
+def _expected_dtype(call: Call, name: str) -> torch.dtype:
+    first = next(iter(call.vectors.values())).dtype
+    leaf = {**call.vectors, **call.inputs}.get(name.removeprefix("d_")) if name.startswith("d_") else None
+    if leaf is not None:
+        assert isinstance(leaf, Tensor)
+        return leaf.dtype
+    return first if name == "out" else COMPUTED.get(first, torch.float32)
+
+
+def vector_shapes(op: Op, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of an op's vectors in a call of these sizes."""
+    lead = {"query": ("B", "H", "N"), "key": ("B", "G", "M"), "value": ("B", "G", "M")}
+    return {
+        item.name: (*(sizes[axis] for axis in lead[item.role]), size(item.dim, sizes)) for item in op.construct.vectors
+    }
+
+
+def make(
+    op: Op,
+    sizes: Mapping[str, int],
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    layout: str = "BHND",
+    seed: int = 0,
+    **options: Any,
+) -> Call:
+    """A call with vectors of small multiples of 1/8 (their products are exact in every dtype, so kinks of a score do
+    not depend on it), float inputs of multiples of 1/16; other inputs are given. ``layout`` BNHD: transposed
+    strides; spread: keys and values shared by the batch through a stride of 0."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = {}
+    for name, shape in vector_shapes(op, sizes).items():
+        x = torch.randint(-12, 13, shape, generator=generator).double() / 8
+        if layout == "BNHD":
+            x = x.transpose(1, 2).contiguous().transpose(1, 2)
+        if layout == "spread" and name != next(iter(vectors), name):
+            x = x[:1].expand(shape)
+        vectors[name] = x
+    given: dict[str, Any] = {}
+    for item in op.construct.inputs:
+        if inputs is not None and item.name in inputs:
+            given[item.name] = inputs[item.name]
+        else:
+            assert item.kind == "float", f"{item.name} must be given"
+            shape = tuple(size(axis, sizes) for axis in item.axes)
+            given[item.name] = torch.randint(-16, 17, shape, generator=generator).double() / 16
+    return Call(op=op, vectors=vectors, inputs=given, options=options)
