@@ -36,7 +36,7 @@ def attention(
     maps = checker.maps(branches)
     made = [checker.branch(name, own, splitter) for name, own in maps.items()]
     known = [branch for branch in made if branch is not None]
-    output = checker.output(known, bool(branches)) if len(known) == len(made) else None
+    output = checker.output(known) if len(known) == len(made) else None
     emits = checker.emits(known, bool(branches))
     kv = checker.layout(known, splitter)
     if declared.report.failed() or output is None or kv is None:
@@ -203,7 +203,7 @@ class _Attention:
                 return None
         raise AssertionError(plain)
 
-    def output(self, branches: list[ir.Branch], named: bool) -> ir.Expr | None:
+    def output(self, branches: list[ir.Branch]) -> ir.Expr | None:
         """The combination of the branches; their own for one."""
         report = self.declared.report
         clause = next((c for c in self.clauses if isinstance(c, syntax.OutputClause)), None)

@@ -37,10 +37,10 @@ class Splitter:
         length = self._length(expr, side, span)
         if length is None:
             return None
-        heads = "H" if side is ir.Side.QUERY or self._varies_with_head(expr) else "G"
+        every_head = side is ir.Side.QUERY or self._varies_with_head(expr)
         dim = expr.dims[0] if expr.dims else None
         token = ir.TokenDecl(
-            name=name, side=side, expr=expr, dim=dim, heads="H" if heads == "H" else "G", length=length, span=span
+            name=name, side=side, expr=expr, dim=dim, heads="H" if every_head else "G", length=length, span=span
         )
         self.tokens[name] = token
         self._by_expr.setdefault(expr, name)
