@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from attnc.codegen.emit_prologue import axis_texts, output_lines, prologue, size_text, tables
 from attnc.codegen.emit_torch import TorchMap, torch_map
 from attnc.codegen.emit_triton import kernels
+from attnc.codegen.environment import environment
 from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
 from attnc.codegen.names import Naming
@@ -37,20 +37,6 @@ class OpMap(TorchMap):
     numbers: int
     actual: str
     results: tuple[str, ...]
-
-
-@cache
-def environment() -> Environment:
-    """The one Jinja environment: undefined names are errors."""
-    made = Environment(
-        loader=PackageLoader("attnc.codegen"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters["repr"] = repr
-    return made
 
 
 def emit(program: Program, plan: Plan) -> str:
@@ -217,4 +203,4 @@ def _doc(program: Program) -> list[str]:
     return lines
 
 
-__all__ = ["emit", "environment"]
+__all__ = ["emit"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pkgutil import get_data
 
 from attnc.dsl import syntax
 from attnc.dsl.ir import Fn
@@ -68,7 +68,9 @@ class Library:
 @cache
 def standard_library() -> Library:
     """std.attn, parsed once a process: immutable from then on."""
-    source = Source(name="std.attn", text=files("attnc.dsl").joinpath("std.attn").read_text(encoding="utf-8"))
+    content = get_data("attnc.dsl", "std.attn")
+    assert content is not None, "the loader of a package reads its files"
+    source = Source(name="std.attn", text=content.decode("utf-8"))
     masks: dict[str, tuple[syntax.LetClause, ...]] = {}
     normalizations: dict[str, tuple[syntax.LetClause, ...]] = {}
     for let in parse(source, library=True).lets:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import re
+import sys
 import unicodedata
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
+from pkgutil import get_data
 
+import lark
 from lark import Lark
 
-from attnc.dsl import syntax
+from attnc.dsl import store, syntax
 from attnc.dsl.build import Builder
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.recover import MOST_FAULTS, parse_tokens
@@ -157,6 +161,22 @@ def _nothing(text: str) -> Diagnostic:
 
 @cache
 def _parser() -> Lark:
-    """The tables, made once a process and never changed."""
-    grammar = files("attnc.dsl").joinpath("grammar.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer="basic", start="file", keep_all_tokens=True, transformer=Builder())
+    """The parser, made once a process and never changed. Its tables are made once a machine: that takes longer than
+    all else that a small spec needs."""
+    grammar = get_data("attnc.dsl", "grammar.lark")
+    assert grammar is not None, "the loader of a package reads its files"
+    name = store.key(grammar, lark.__version__, sys.version_info[:2]) + ".lalr"
+    tables = store.load(name)
+    if tables is None:
+        tables = _tables(grammar.decode("utf-8"))
+        store.keep(name, tables)
+    saved = pickle.loads(tables)
+    # As the stand-alone parsers do that lark writes: Lark.load would leave no way to name the transformer.
+    made: Lark = Lark._load_from_dict(saved["data"], saved["memo"], transformer=Builder())  # type: ignore[no-untyped-call]
+    return made
+
+
+def _tables(grammar: str) -> bytes:
+    tables = io.BytesIO()
+    Lark(grammar, parser="lalr", lexer="basic", start="file", keep_all_tokens=True).save(tables)
+    return tables.getvalue()

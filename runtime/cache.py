@@ -1,21 +1,17 @@
-"""The disk cache of generated modules: one file a compiled spec, named by everything its text depends on.
+"""The disk cache of generated modules: one file of the store a compiled spec, named by everything its text depends on.
 
-An entry is the module's text and a last line with a name and a checksum; its bytecode lies beside it, sealed too, for
-half of a warm load would be compiling it. An entry is written to a temporary file and
-renamed, so a reader sees a whole entry or none, and processes that compile at once write the same bytes. An entry
-whose checksum does not fit is made again. A directory that cannot be written costs a warning and a compile for
-each process, nothing else. No torch here: the command line cleans the cache without it.
+An entry is the module's text and a last line with a name and a checksum; its bytecode lies beside it, for half of a
+warm load would be compiling it. An entry whose checksum does not fit is made again. A directory that cannot be
+written costs a warning and a compile for each process, nothing else. No torch here: the command line cleans the
+cache without it.
 """
 
 from __future__ import annotations
 
 import marshal
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -23,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from types import CodeType
+
+from attnc.dsl import store
 
 _SEAL = "# attnc cache:"
 
@@ -41,85 +39,62 @@ class Entry:
         return f"attnc_generated_{self.name}.py" if self.path is None else str(self.path)
 
 
-def directory() -> Path:
-    """Where entries lie: ATTNC_CACHE_DIR, or the user's cache directory as the platform has it."""
-    if chosen := os.environ.get("ATTNC_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "attnc" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "attnc"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attnc"
-
-
 def key(*parts: object) -> str:
     """A name for what is made from ``parts`` (of plain values, told apart by repr) by this compiler, here."""
-    content = sha256(repr(parts).encode("utf-8", errors="surrogatepass"))
-    content.update(repr((_versions(), _compiler())).encode())
-    return content.hexdigest()[:32]
+    return store.key(parts, _versions(), _compiler())
 
 
 def fetch(entry_key: str, make: Callable[[], tuple[str, str]]) -> Entry:
     """The entry of a key; ``make() -> (name, text)`` where it is missing or damaged."""
-    path = directory() / f"{entry_key}.py"
-    try:
-        found = _unseal(path.read_bytes())
-    except OSError:
-        found = None
-    if found is not None:
-        return Entry(name=found[0], text=found[1], path=path)
+    if (found := _find(entry_key)) is not None:
+        return found
     name, text = make()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, _seal(name, text))
+        path = store.directory() / f"{entry_key}.py"
+        store.write(path, _seal(name, text))
     except OSError as error:
-        warnings.warn(f"attnc: the cache {path.parent} cannot be written ({error}); going on without", stacklevel=2)
+        warnings.warn(f"attnc: the cache cannot be written ({error}); going on without", stacklevel=2)
         return Entry(name=name, text=text, path=None)
     return Entry(name=name, text=text, path=path)
+
+
+def _find(entry_key: str) -> Entry | None:
+    try:
+        path = store.directory() / f"{entry_key}.py"
+        found = _unseal(path.read_bytes())
+    except OSError:
+        return None
+    return None if found is None else Entry(name=found[0], text=found[1], path=path)
 
 
 def bytecode(entry: Entry) -> CodeType:
     """The entry's text, compiled by Python; kept beside the entry, and made again where it is missing or damaged."""
     if entry.path is None:
         return compile(entry.text, entry.filename, "exec", dont_inherit=True)
-    path = entry.path.with_suffix(".code")
+    name = entry.path.with_suffix(".code").name
     salt = MAGIC_NUMBER + entry.filename.encode() + entry.text.encode()
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    if data[:32] == sha256(salt + data[32:]).digest():
-        made: CodeType = marshal.loads(data[32:])
-        return made
+    body = store.load(name, salt)
+    if body is not None:
+        kept: CodeType = marshal.loads(body)
+        return kept
     made = compile(entry.text, entry.filename, "exec", dont_inherit=True)
-    body = marshal.dumps(made)
-    with suppress(OSError):  # a directory that may only be read: compiling takes milliseconds
-        _write(path, sha256(salt + body).digest() + body)
+    store.keep(name, marshal.dumps(made), salt)
     return made
 
 
 def env() -> dict[str, str]:
     """Where the cache lies, what it holds, and the versions that its keys depend on."""
-    entries = _entries()
-    held = f"{len(entries)} file{'' if len(entries) == 1 else 's'}, {sum(map(_size, entries)):,} bytes"
-    return {**_versions(), "cache": str(directory()), "cached": held}
+    files = store.kept()
+    held = f"{len(files)} file{'' if len(files) == 1 else 's'}, {sum(map(_size, files)):,} bytes"
+    return {**_versions(), "cache": str(store.directory()), "cached": held}
 
 
 def clean() -> int:
-    """Remove every entry; how many there were."""
-    removed = 0
-    for path in _entries():
+    """Remove every file of the store, entries and the compiler's own tables; how many there were."""
+    files = store.kept()
+    for path in files:
         path.unlink(missing_ok=True)
-        removed += 1
-    return removed
-
-
-def _entries() -> list[Path]:
-    """The entries, and temporary files that a killed process left."""
-    folder = directory()
-    hexadecimal = "[0-9a-f]" * 32
-    patterns = (f"{hexadecimal}.py", f"{hexadecimal}.code", ".attnc-*.tmp")
-    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return len(files)
 
 
 def _size(path: Path) -> int:
@@ -140,17 +115,6 @@ def _unseal(data: bytes) -> tuple[str, str] | None:
     if not mark or checksum != sha256(name + body).hexdigest().encode() + b"\n":
         return None
     return name.decode(), body.decode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".attnc-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @cache

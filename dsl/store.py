@@ -1,0 +1,85 @@
+"""Files that outlive a process, in the user's cache directory: read whole and undamaged, or not at all.
+
+A file is named by a hash of everything that its content depends on, so it is never out of date, only absent. It is
+written to a temporary file and renamed: a reader sees all of it or none, and processes that work at once write the
+same bytes. A sealed file begins with a checksum of its name and content; one that does not fit counts as absent.
+That guards against damage, not against people: bytecode and pickles are kept here, so the directory must be the
+user's own, as Python's ``__pycache__`` must.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+# Suffixes: a generated module, its bytecode, the tables of the grammar's parser, the bytecode of a template.
+KINDS = ("py", "code", "lalr", "j2")
+_SEAL = 32  # bytes of a seal: SHA-256
+
+
+def directory() -> Path:
+    """Where files are kept: ATTNC_CACHE_DIR, or the user's cache directory as the platform has it. OSError for a
+    user without a home."""
+    if chosen := os.environ.get("ATTNC_CACHE_DIR"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "attnc" / "Cache"
+    if sys.platform == "darwin":
+        return _home() / "Library" / "Caches" / "attnc"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "attnc"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise FileNotFoundError("the user has no home directory: set ATTNC_CACHE_DIR") from error
+
+
+def key(*parts: object) -> str:
+    """A name for what is made from ``parts``: plain values, told apart by repr."""
+    return sha256(repr(parts).encode("utf-8", errors="surrogatepass")).hexdigest()[:32]
+
+
+def load(name: str, salt: bytes = b"") -> bytes | None:
+    """What ``keep`` wrote under this name and salt; None where there is none or it is damaged."""
+    try:
+        data = (directory() / name).read_bytes()
+    except OSError:
+        return None
+    body = data[_SEAL:]
+    return body if data[:_SEAL] == _seal(name, salt, body) else None
+
+
+def keep(name: str, body: bytes, salt: bytes = b"") -> None:
+    """Write a sealed file. What is kept so can be made again in milliseconds: where it cannot be written, it is."""
+    with suppress(OSError):
+        write(directory() / name, _seal(name, salt, body) + body)
+
+
+def write(path: Path, data: bytes) -> None:
+    """All of a file or nothing; OSError if it cannot be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".attnc-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def kept() -> list[Path]:
+    """Every file of the store, and temporary files that a killed process left."""
+    folder, hexadecimal = directory(), "[0-9a-f]" * 32
+    patterns = (*(f"{hexadecimal}.{kind}" for kind in KINDS), ".attnc-*.tmp")
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+def _seal(name: str, salt: bytes, body: bytes) -> bytes:
+    return sha256(b"%d %d " % (len(name), len(salt)) + name.encode() + salt + body).digest()
