@@ -332,6 +332,8 @@ def _reciprocals(score: Expr) -> Expr:
 
     def step(node: Expr) -> Expr:
         match node:
+            case Apply(fn=Fn.DIV, args=(x, Const(value=float(u)))) if _pairwise(x) and u != 0:
+                return build.mul(x, 1.0 / u)
             case Apply(fn=Fn.DIV, args=(x, u)) if _pairwise(x) and not dependencies(u) & {"i", "j"}:
                 return build.mul(x, build.div(1.0, u))
         return node

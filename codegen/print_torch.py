@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from attnc.codegen.printer import AND, ATOM, COMPARE, OR, POWER, PRODUCT, SUM, UNARY, Names, Printer, Text
+from attnc.codegen.printer import AND, ATOM, COMPARE, OR, POWER, PRODUCT, SUM, UNARY, Names, Printer, Text, regroups
 from attnc.dsl.ir import (
     Apply,
     Concat,
@@ -140,11 +140,11 @@ class TorchPrinter(Printer):
     def apply(self, node: Apply, args: Sequence[Text]) -> Text:
         return self._number(node, args) if node in self._plain else self._tensor(node, args)
 
-    def _infix(self, fn: Fn, args: Sequence[Text]) -> Text:
-        sign, binds = _INFIX[fn]
+    def _infix(self, node: Apply, args: Sequence[Text]) -> Text:
+        sign, binds = _INFIX[node.fn]
         left, right = args
         strict_left = binds in (COMPARE, POWER)
-        strict_right = fn not in (Fn.ADD, Fn.MUL, Fn.AND, Fn.OR)
+        strict_right = not regroups(node)
         return Text(text=f"{left.within(binds + strict_left)} {sign} {right.within(binds + strict_right)}", binds=binds)
 
     def _number(self, node: Apply, args: Sequence[Text]) -> Text:
@@ -152,7 +152,7 @@ class TorchPrinter(Printer):
         fn = node.fn
         texts = [arg.text for arg in args]
         if fn in _INFIX:
-            return self._infix(fn, args)
+            return self._infix(node, args)
         if fn in _NUMBER:
             return Text(text=f"{_NUMBER[fn]}({', '.join(texts)})")
         match fn:
@@ -183,7 +183,7 @@ class TorchPrinter(Printer):
         texts = [arg.text for arg in args]
         plain = [part in self._plain for part in node.args]
         if fn in _INFIX:
-            return self._infix(fn, args)
+            return self._infix(node, args)
         if fn in _TENSOR:
             return Text(text=f"{_TENSOR[fn]}({texts[0]})")
         match fn:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from attnc.codegen.printer import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Names, Printer, Text
+from attnc.codegen.printer import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Names, Printer, Text, regroups
 from attnc.codegen.ranges import int_range, needs_int64
 from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind, Load, Table
 
@@ -98,7 +98,7 @@ class TritonPrinter(Printer):
             case Fn.ADD | Fn.SUB | Fn.MUL | Fn.DIV | Fn.EQ | Fn.NE | Fn.LT | Fn.LE | Fn.GT | Fn.GE | Fn.AND | Fn.OR:
                 sign, binds = _INFIX[fn]
                 left, right = args
-                tight = binds + 1 if fn in (Fn.SUB, Fn.DIV) or binds == COMPARE else binds
+                tight = binds if regroups(node) else binds + 1
                 return Text(text=f"{left.within(binds + (binds == COMPARE))} {sign} {right.within(tight)}", binds=binds)
             case Fn.NEG:
                 return Text(text=f"-{args[0].within(UNARY)}", binds=UNARY)

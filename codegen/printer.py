@@ -17,7 +17,9 @@ from attnc.dsl.ir import (
     Axis,
     Const,
     Expr,
+    Fn,
     Index,
+    Kind,
     Load,
     Offset,
     Size,
@@ -44,6 +46,12 @@ class Text:
     def within(self, binds: int) -> str:
         """The text, in parentheses if its context binds more tightly."""
         return self.text if self.binds >= binds else f"({self.text})"
+
+
+def regroups(node: Apply) -> bool:
+    """Whether x + (y + z) may be printed as x + y + z: integers and truth values; sums of floats round differently,
+    and in x * (y // z) the parentheses mean something."""
+    return node.fn in (Fn.AND, Fn.OR) or (node.fn is Fn.ADD and node.kind is Kind.INT)
 
 
 class Names:
