@@ -1,0 +1,15 @@
+"""The blocked PyTorch code equals the reference on drawn specs and calls: every dtype, forward and all gradients."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.backends.calls import Call, check
+from tests.backends.specs import calls
+
+
+@given(call=calls(), dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
+def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
+    check(call, "eager", dtype)

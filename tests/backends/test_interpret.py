@@ -1,0 +1,21 @@
+"""The Triton kernels, run in Triton's interpreter, equal the reference on drawn specs and calls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.backends.calls import Call, check
+from tests.backends.specs import calls
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # numpy warns of the inf and NaN of dead tiles
+
+SMALL = calls(lengths=(1, 5, 17, 33), dims=(1, 3, 16, 17, 24), groups=(1, 3))
+
+
+@settings(max_examples=max(10, settings.default.max_examples // 2))
+@given(call=SMALL, dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
+    check(call, "interpret", dtype)

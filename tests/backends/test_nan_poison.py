@@ -1,0 +1,46 @@
+"""No result depends on what memory held before: everything that is allocated empty is filled with NaN first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import attnc
+from tests.backends.calls import make, outcome
+
+SPECS = [
+    "score dot(q, k) / sqrt(D)  mask causal and j > 2 and i % 5 != 4  normalize softmax  "
+    "emit lse, total, rowmax, entropy, colsum",
+    "input bias: f32[B, H, N, M]  score dot(q, k) * bias[b, h, i, j]  mask window(3) or global(2)  normalize softmax1  "
+    "emit lse, total",
+    "input bias: f32[H, 2 * M]  input kb: f32[B, M]  score dot(q, k) + bias[h, i - j + M] + kb[b, j]  mask block(9)  "
+    "normalize sigmoid  emit total, colsum",
+    "input e: f32[H]  score dot(q, k)  mask random(1, block = 8, seed = 2)  normalize softmax(sink = e[h])  emit lse",
+    "score dot(q, k)  mask false  normalize softmax  emit lse",
+]
+
+
+def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def poisoned(*args: Any, **options: Any) -> torch.Tensor:
+        made = allocate(*args, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    return poisoned
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("backend", ["eager", "interpret"])
+def test_results_do_not_depend_on_old_memory(spec: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = attnc.loads(f"attention spec {{ {spec} }}")
+    call = make(op, {"B": 2, "H": 2, "G": 1, "N": 37, "M": 41, "D": 5, "E": 17}).prepared(torch.float32)
+    clean = outcome(call, backend)
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
+    monkeypatch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
+    dirty = outcome(call, backend)
+    for name, x in clean.items():
+        assert not x.isnan().any(), name
+        assert torch.equal(x, dirty[name]), name
