@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # PyPI's torch for Linux brings gigabytes of CUDA, of use only beside an NVIDIA driver. Elsewhere on Linux the CPU
 # build is asked for by its own version, so that nothing else can be taken for it: from where pip is set up to look
-# (a mirror, PIP_FIND_LINKS), and if it is not there from PyTorch's own index.
+# (a mirror, PIP_FIND_LINKS), and if it is not there from PyTorch's own index. `make CPU_TORCH= demo` takes PyPI's.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 ifeq ($(shell uname -s),Linux)
 ifeq ($(shell command -v nvidia-smi),)

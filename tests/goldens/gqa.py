@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import NamedTuple, Union
 
 import torch
 
+# Kernels are defined where they can run: beside a GPU, under Triton's interpreter, or for a compiler that has
+# imported triton. Elsewhere nothing waits for it.
 try:
+    if "triton" not in sys.modules and os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
+        raise ImportError
     import triton
     import triton.language as tl
-except ImportError:  # CPU tensors do without
+except ImportError:
 
     class triton:
         @staticmethod
@@ -29,10 +34,11 @@ except ImportError:  # CPU tensors do without
 
     tl = None
 
-__all__ = ['gqa']
+__all__ = ["gqa"]
 
 LOG2E = tl.constexpr(1.4426950408889634) if tl else 1.4426950408889634
-PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""  # of float32 products: tf32x3 loses no more than float32 sums do
+# How float32 tiles are multiplied; tf32x3 loses no more than float32 sums do.
+PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""
 ROWS, COLUMNS = 128, 512  # tile of the blocked PyTorch code
 
 
@@ -260,21 +266,18 @@ def _fold(p, x, G):
     return torch.matmul(p.reshape(B, G, H // G * rows, columns).mT, x.reshape(B, G, H // G * rows, x.shape[3]))
 
 
-def _least(*ends):
-    """The least of an end that may vary over batch and heads."""
-    return [None if end is None else int(end.min()) if isinstance(end, torch.Tensor) else int(end) for end in ends]
-
-
-def _most(*ends):
-    """The greatest of an end that may vary over batch and heads."""
-    return [None if end is None else int(end.max()) if isinstance(end, torch.Tensor) else int(end) for end in ends]
-
-
 def _live_tiles(may, must, length, block):
-    """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals that may and that
-    must be live; None is an open end."""
-    may = [(lo or 0, length if hi is None else hi) for lo, hi in may]
-    must = [(lo or 0, length if hi is None else hi) for lo, hi in must]
+    """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals (lo, hi) that may and
+    that must be live. An end may be a tensor over batch and heads; None is open."""
+
+    def least(end):
+        return int(end.min()) if isinstance(end, torch.Tensor) else end
+
+    def most(end):
+        return int(end.max()) if isinstance(end, torch.Tensor) else end
+
+    may = [(0 if lo is None else least(lo), length if hi is None else most(hi)) for lo, hi in may]
+    must = [(0 if lo is None else most(lo), length if hi is None else least(hi)) for lo, hi in must]
     for start in range(0, length, block):
         stop = min(start + block, length)
         if any(lo < stop and start < hi and lo < hi for lo, hi in may):
@@ -302,7 +305,7 @@ def _accumulate(total, value, *index):
         total.view(-1).index_put_((flat.reshape(-1),), value.reshape(-1), accumulate=True)
 
 
-def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D):
+def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     """Weights accumulated online over the live key tiles of each block of queries."""
     device, acc = v.device, _accumulator(v)
     G, M, E = v.shape[1:]
@@ -310,7 +313,7 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
     b, h = _grid(B, 0, device), _grid(H, 1, device)
     out = torch.zeros(B, H, N, E, device=device, dtype=v.dtype)
     lse_rows = torch.full((B, H, N), -math.inf, device=device, dtype=acc)
-    x = 1.0 / math.sqrt(float(size_D))
+    x = 1.0 / math.sqrt(float(q.shape[3]))
     for start in range(0, N, ROWS):
         stop = min(start + ROWS, N)
         rows = _grid(stop - start, 2, device, start)
@@ -322,7 +325,7 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
         o = torch.zeros(B, H, stop - start, E, device=device, dtype=acc)
         l_i = torch.zeros(B, H, stop - start, 1, device=device, dtype=acc)
         m_i = torch.full_like(l_i, -math.inf)
-        for at, end, full in _live_tiles(((*_least(None), *_most(may0_hi)), ), ((*_most(None), *_least(must0_hi)), ), M, COLUMNS):
+        for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
             k_tile = k[:, :, at:end].to(acc)
@@ -342,10 +345,10 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
         dead = l_i == 0  # no live key
         out[:, :, start:stop] = torch.where(dead, 0.0, o / l_i).to(out.dtype)
         lse_rows[:, :, start:stop] = torch.where(dead, -math.inf, m_i + torch.log(l_i)).squeeze(-1)
-    return out, lse_rows, 
+    return out, lse_rows
 
 
-def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, delta, do):
+def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
     """Gradients of everything, tile by tile; weights are recomputed from the row statistics."""
     device, acc = v.device, _accumulator(v)
     G, M, E = v.shape[1:]
@@ -354,7 +357,7 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
     d_q = torch.zeros(q.shape, device=device, dtype=acc)
     d_k = torch.zeros(k.shape, device=device, dtype=acc)
     d_v_values = torch.zeros(v.shape, device=device, dtype=acc)
-    x = 1.0 / math.sqrt(float(size_D))
+    x = 1.0 / math.sqrt(float(q.shape[3]))
     for start in range(0, N, ROWS):
         stop = min(start + ROWS, N)
         rows = _grid(stop - start, 2, device, start)
@@ -367,7 +370,7 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
         lse_tile = lse[:, :, start:stop].unsqueeze(-1)
         lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # a row with no key: all weights 0
         delta_tile = delta[:, :, start:stop].unsqueeze(-1)
-        for at, end, full in _live_tiles(((*_least(None), *_most(may0_hi)), ), ((*_most(None), *_least(must0_hi)), ), M, COLUMNS):
+        for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
             k_tile = k[:, :, at:end].to(acc)
@@ -481,15 +484,16 @@ def _backend(name, device, kernel):
         raise ValueError(f"gqa: backend: expected auto, triton, interpret or eager, got {name!r}")
     if name == "eager":
         return name
-    if tl is None:
-        raise RuntimeError(f"gqa: backend {name!r} needs the package triton, which is not installed")
     interpreted = type(kernel).__name__ == "InterpretedFunction"
-    if name == "triton" and (device.type != "cuda" or interpreted):
-        what = "under TRITON_INTERPRET=1" if interpreted else f"and the tensors are on {device}"
-        raise RuntimeError(f"gqa: backend 'triton' needs GPU tensors and compiled kernels, {what}")
+    if name == "triton" and device.type != "cuda":
+        raise RuntimeError(f"gqa: backend 'triton' needs GPU tensors; these are on {device}")
+    if name == "triton" and (tl is None or interpreted):
+        what = "TRITON_INTERPRET=1 is set" if interpreted else "the package triton is not installed"
+        raise RuntimeError(f"gqa: backend 'triton' cannot run: {what}")
     if name == "interpret" and not interpreted:
         raise RuntimeError(
-            "gqa: backend 'interpret' needs TRITON_INTERPRET=1 in the environment before triton is imported"
+            "gqa: backend 'interpret' needs the package triton, and TRITON_INTERPRET=1 in the environment "
+            "before triton is imported"
         )
     return name
 
@@ -802,7 +806,7 @@ def _out_key_kernel(
     )
 
 
-def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D):
+def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     out = torch.empty(B, H, N, E, device=v.device, dtype=v.dtype)
@@ -822,7 +826,7 @@ def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
     return out, lse
 
 
-def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, delta, do):
+def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
@@ -867,28 +871,39 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_
     )
 
 
-def _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse):
+def _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse):
     """What the backward and the emits need of each query's sums."""
     return (lse,)
 
 
-@torch.library.custom_op("attnc::gqa_35a9a9d1f8db5ccb_out_forward", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, SymInt size_D, str backend) -> (Tensor, Tensor)")
-def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend):
+@torch.library.custom_op(
+    "attnc::gqa_35a9a9d1f8db5ccb_out_forward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor)",
+)
+def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
+    out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
 
 @_out_forward.register_fake
-def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend):
+def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
     row = v.new_empty((B, H, N), dtype=acc)
     return (out, torch.empty_like(row))
 
 
-@torch.library.custom_op("attnc::gqa_35a9a9d1f8db5ccb_out_backward", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, SymInt size_D, Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, str backend) -> (Tensor, Tensor, Tensor)")
-def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, out, do, d_lse, d_total, backend):
+@torch.library.custom_op(
+    "attnc::gqa_35a9a9d1f8db5ccb_out_backward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor lse, "
+    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
+)
+def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
     acc = _accumulator(v)
     inner = (do.to(acc) * out.to(acc)).sum(-1)
     statistics = (lse,)
@@ -900,12 +915,12 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse,
         delta = delta - d_total * torch.exp(lse)
     delta = torch.where(dead, 0.0, delta)
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, *statistics, delta, do)
+    gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
     return tuple(gradients)
 
 
 @_out_backward.register_fake
-def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, out, do, d_lse, d_total, backend):
+def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
     return (
         q.new_empty(q.shape),
         k.new_empty(k.shape),
@@ -914,21 +929,22 @@ def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, out, do, d_
 
 
 def _out_save(ctx, inputs, output):
-    (q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend) = inputs
+    (q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
     ctx.save_for_backward(q, k, v, q_offsets, *output[:2])
-    ctx.numbers = (B, H, N, q_offset, kv_offset, size_D, backend)
+    ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
 def _out_gradient(ctx, *cotangents):
     q, k, v, q_offsets, out, lse = ctx.saved_tensors
-    B, H, N, q_offset, kv_offset, size_D, backend = ctx.numbers
+    B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _out_backward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, lse, out, cotangents[0], None, None, backend
+        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:3]), backend
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
-    return (d0, d1, d2, None, None, None, None, None, None, None, None, )
+    return (d0, d1, d2, None, None, None, None, None, None, None, )
 
 
 _out_forward.register_autograd(_out_gradient, setup_context=_out_save)
@@ -950,7 +966,7 @@ def gqa(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     backend = _backend(backend, q.device, _out_forward_kernel)
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     out, out_lse = _out_forward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, sizes["D"], backend
+        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
     )
     out = out.to(q.dtype)
     return out

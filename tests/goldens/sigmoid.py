@@ -13,14 +13,19 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import NamedTuple, Union
 
 import torch
 
+# Kernels are defined where they can run: beside a GPU, under Triton's interpreter, or for a compiler that has
+# imported triton. Elsewhere nothing waits for it.
 try:
+    if "triton" not in sys.modules and os.environ.get("TRITON_INTERPRET") != "1" and not torch.cuda.is_available():
+        raise ImportError
     import triton
     import triton.language as tl
-except ImportError:  # CPU tensors do without
+except ImportError:
 
     class triton:
         @staticmethod
@@ -29,10 +34,11 @@ except ImportError:  # CPU tensors do without
 
     tl = None
 
-__all__ = ['sigmoid']
+__all__ = ["sigmoid"]
 
 LOG2E = tl.constexpr(1.4426950408889634) if tl else 1.4426950408889634
-PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""  # of float32 products: tf32x3 loses no more than float32 sums do
+# How float32 tiles are multiplied; tf32x3 loses no more than float32 sums do.
+PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""
 ROWS, COLUMNS = 128, 512  # tile of the blocked PyTorch code
 
 
@@ -260,21 +266,18 @@ def _fold(p, x, G):
     return torch.matmul(p.reshape(B, G, H // G * rows, columns).mT, x.reshape(B, G, H // G * rows, x.shape[3]))
 
 
-def _least(*ends):
-    """The least of an end that may vary over batch and heads."""
-    return [None if end is None else int(end.min()) if isinstance(end, torch.Tensor) else int(end) for end in ends]
-
-
-def _most(*ends):
-    """The greatest of an end that may vary over batch and heads."""
-    return [None if end is None else int(end.max()) if isinstance(end, torch.Tensor) else int(end) for end in ends]
-
-
 def _live_tiles(may, must, length, block):
-    """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals that may and that
-    must be live; None is an open end."""
-    may = [(lo or 0, length if hi is None else hi) for lo, hi in may]
-    must = [(lo or 0, length if hi is None else hi) for lo, hi in must]
+    """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals (lo, hi) that may and
+    that must be live. An end may be a tensor over batch and heads; None is open."""
+
+    def least(end):
+        return int(end.min()) if isinstance(end, torch.Tensor) else end
+
+    def most(end):
+        return int(end.max()) if isinstance(end, torch.Tensor) else end
+
+    may = [(0 if lo is None else least(lo), length if hi is None else most(hi)) for lo, hi in may]
+    must = [(0 if lo is None else most(lo), length if hi is None else least(hi)) for lo, hi in must]
     for start in range(0, length, block):
         stop = min(start + block, length)
         if any(lo < stop and start < hi and lo < hi for lo, hi in may):
@@ -302,7 +305,7 @@ def _accumulate(total, value, *index):
         total.view(-1).index_put_((flat.reshape(-1),), value.reshape(-1), accumulate=True)
 
 
-def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D):
+def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     """Weights accumulated online over the live key tiles of each block of queries."""
     device, acc = v.device, _accumulator(v)
     G, M, E = v.shape[1:]
@@ -311,7 +314,7 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
     out = torch.zeros(B, H, N, E, device=device, dtype=v.dtype)
     shift_rows = torch.full((B, H, N), -math.inf, device=device, dtype=acc)
     l_rows = torch.full((B, H, N), -math.inf, device=device, dtype=acc)
-    x = 1.0 / math.sqrt(float(size_D))
+    x = 1.0 / math.sqrt(float(q.shape[3]))
     x_2 = math.log(float(M))
     for start in range(0, N, ROWS):
         stop = min(start + ROWS, N)
@@ -324,7 +327,7 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
         o = torch.zeros(B, H, stop - start, E, device=device, dtype=acc)
         l_i = torch.zeros(B, H, stop - start, 1, device=device, dtype=acc)
         seen = torch.zeros_like(l_i, dtype=torch.bool)
-        for at, end, full in _live_tiles(((*_least(None), *_most(may0_hi)), ), ((*_most(None), *_least(must0_hi)), ), M, COLUMNS):
+        for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
             k_tile = k[:, :, at:end].to(acc)
@@ -346,10 +349,10 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
         out[:, :, start:stop] = torch.where(dead, 0.0, o / divisor).to(out.dtype)
         shift_rows[:, :, start:stop] = torch.where(dead, -math.inf, m).squeeze(-1)
         l_rows[:, :, start:stop] = l.squeeze(-1)
-    return out, shift_rows, l_rows, 
+    return out, shift_rows, l_rows
 
 
-def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, inverse, delta, do):
+def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, inverse, delta, do, needs):
     """Gradients of everything, tile by tile; weights are recomputed from the row statistics."""
     device, acc = v.device, _accumulator(v)
     G, M, E = v.shape[1:]
@@ -358,7 +361,7 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
     d_q = torch.zeros(q.shape, device=device, dtype=acc)
     d_k = torch.zeros(k.shape, device=device, dtype=acc)
     d_v_values = torch.zeros(v.shape, device=device, dtype=acc)
-    x = 1.0 / math.sqrt(float(size_D))
+    x = 1.0 / math.sqrt(float(q.shape[3]))
     x_2 = math.log(float(M))
     for start in range(0, N, ROWS):
         stop = min(start + ROWS, N)
@@ -371,7 +374,7 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
         q_tile = q[:, :, start:stop].to(acc)
         inverse_tile = inverse[:, :, start:stop].unsqueeze(-1)
         delta_tile = delta[:, :, start:stop].unsqueeze(-1)
-        for at, end, full in _live_tiles(((*_least(None), *_most(may0_hi)), ), ((*_most(None), *_least(must0_hi)), ), M, COLUMNS):
+        for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
             k_tile = k[:, :, at:end].to(acc)
@@ -387,7 +390,7 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
                 p = torch.where(live, p, 0.0)
                 g_ij = torch.where(live, g_ij, 0.0)
             x_3 = torch.sigmoid(dot0 * x - x_2)
-            d_dot0 = g_ij * (1.0 - x_3) * x_3 * x
+            d_dot0 = g_ij * ((1.0 - x_3) * x_3) * x
             if not full:
                 d_dot0 = torch.where(live, d_dot0, 0.0)
             d_v_values[:, :, at:end] += _fold(p, do_tile, G)
@@ -487,15 +490,16 @@ def _backend(name, device, kernel):
         raise ValueError(f"sigmoid: backend: expected auto, triton, interpret or eager, got {name!r}")
     if name == "eager":
         return name
-    if tl is None:
-        raise RuntimeError(f"sigmoid: backend {name!r} needs the package triton, which is not installed")
     interpreted = type(kernel).__name__ == "InterpretedFunction"
-    if name == "triton" and (device.type != "cuda" or interpreted):
-        what = "under TRITON_INTERPRET=1" if interpreted else f"and the tensors are on {device}"
-        raise RuntimeError(f"sigmoid: backend 'triton' needs GPU tensors and compiled kernels, {what}")
+    if name == "triton" and device.type != "cuda":
+        raise RuntimeError(f"sigmoid: backend 'triton' needs GPU tensors; these are on {device}")
+    if name == "triton" and (tl is None or interpreted):
+        what = "TRITON_INTERPRET=1 is set" if interpreted else "the package triton is not installed"
+        raise RuntimeError(f"sigmoid: backend 'triton' cannot run: {what}")
     if name == "interpret" and not interpreted:
         raise RuntimeError(
-            "sigmoid: backend 'interpret' needs TRITON_INTERPRET=1 in the environment before triton is imported"
+            "sigmoid: backend 'interpret' needs the package triton, and TRITON_INTERPRET=1 in the environment "
+            "before triton is imported"
         )
     return name
 
@@ -705,7 +709,7 @@ def _out_query_kernel(
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
             x_3 = _sigmoid(dot0 * x - x_2)
-            d_dot0 = g_ij * (1.0 - x_3) * x_3 * x
+            d_dot0 = g_ij * ((1.0 - x_3) * x_3) * x
             if part == 1:
                 d_dot0 = tl.where(live, d_dot0, 0.0)
             d_q += tl.dot(d_dot0.to(ACC), k.to(ACC), input_precision=PRECISION, out_dtype=ACC)
@@ -802,7 +806,7 @@ def _out_key_kernel(
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
                 x_3 = _sigmoid(dot0 * x - x_2)
-                d_dot0 = g_ij * (1.0 - x_3) * x_3 * x
+                d_dot0 = g_ij * ((1.0 - x_3) * x_3) * x
                 if part == 1:
                     d_dot0 = tl.where(live, d_dot0, 0.0)
                 d_v += tl.dot(p.to(ACC), do.to(ACC), input_precision=PRECISION, out_dtype=ACC)
@@ -822,7 +826,7 @@ def _out_key_kernel(
     )
 
 
-def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D):
+def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     out = torch.empty(B, H, N, E, device=v.device, dtype=v.dtype)
@@ -844,7 +848,7 @@ def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D
     return out, shift, l
 
 
-def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, inverse, delta, do):
+def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, inverse, delta, do, needs):
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
@@ -889,7 +893,7 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_
     )
 
 
-def _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, l, m):
+def _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, l, m):
     """The divisor over exp(m), for each query: [B, H, N, 1]."""
     device, acc = v.device, _accumulator(v)
     M = v.shape[2]
@@ -900,35 +904,46 @@ def _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, l, m)
     return divisor
 
 
-def _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l):
+def _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, shift, l):
     """What the backward and the emits need of each query's sums."""
     dead = (shift == -math.inf).unsqueeze(-1)
     m, l = torch.where(dead, 0.0, shift.unsqueeze(-1)), l.unsqueeze(-1)
-    divisor = _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, l, m)
+    divisor = _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, l, m)
     inverse = torch.where(dead, 0.0, 1.0 / divisor).squeeze(-1)
     return inverse,
 
 
-@torch.library.custom_op("attnc::sigmoid_6a2aba0a43da0e48_out_forward", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, SymInt size_D, str backend) -> (Tensor, Tensor, Tensor)")
-def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend):
+@torch.library.custom_op(
+    "attnc::sigmoid_6a2aba0a43da0e48_out_forward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor, Tensor)",
+)
+def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    out, shift, l = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D)
+    out, shift, l = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, shift, l
 
 
 @_out_forward.register_fake
-def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend):
+def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
     row = v.new_empty((B, H, N), dtype=acc)
     return (out, torch.empty_like(row), torch.empty_like(row))
 
 
-@torch.library.custom_op("attnc::sigmoid_6a2aba0a43da0e48_out_backward", mutates_args=(), schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, SymInt size_D, Tensor shift, Tensor l, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, str backend) -> (Tensor, Tensor, Tensor)")
-def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l, out, do, d_lse, d_total, backend):
+@torch.library.custom_op(
+    "attnc::sigmoid_6a2aba0a43da0e48_out_backward",
+    mutates_args=(),
+    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor shift, Tensor l, "
+    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
+)
+def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, do, d_lse, d_total, needs, backend):
     acc = _accumulator(v)
     inner = (do.to(acc) * out.to(acc)).sum(-1)
-    statistics = _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l)
+    statistics = _out_statistics(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
     device = v.device
     M = v.shape[2]
     base = _base(q_offset, q_offsets, device)
@@ -936,7 +951,7 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shif
     i = rows + base
     dead = (shift == -math.inf).unsqueeze(-1)
     m, l = torch.where(dead, 0.0, shift.unsqueeze(-1)), l.unsqueeze(-1)
-    divisor = torch.where(dead, 1.0, _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, l, m))
+    divisor = torch.where(dead, 1.0, _out_divisor(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, l, m))
     d_log = -inner.unsqueeze(-1)  # the cotangent of the divisor's logarithm
     if d_lse is not None:
         d_log = d_log + d_lse.unsqueeze(-1)
@@ -948,12 +963,12 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shif
     delta, dead = delta.squeeze(-1), dead.squeeze(-1)
     delta = torch.where(dead, 0.0, delta)
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, *statistics, delta, do)
+    gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
     return tuple(gradients)
 
 
 @_out_backward.register_fake
-def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l, out, do, d_lse, d_total, backend):
+def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, do, d_lse, d_total, needs, backend):
     return (
         q.new_empty(q.shape),
         k.new_empty(k.shape),
@@ -962,21 +977,22 @@ def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l, out, d
 
 
 def _out_save(ctx, inputs, output):
-    (q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, backend) = inputs
+    (q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
     ctx.save_for_backward(q, k, v, q_offsets, *output[:3])
-    ctx.numbers = (B, H, N, q_offset, kv_offset, size_D, backend)
+    ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
 def _out_gradient(ctx, *cotangents):
     q, k, v, q_offsets, out, shift, l = ctx.saved_tensors
-    B, H, N, q_offset, kv_offset, size_D, backend = ctx.numbers
+    B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _out_backward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, size_D, shift, l, out, cotangents[0], None, None, backend
+        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:3]), backend
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
-    return (d0, d1, d2, None, None, None, None, None, None, None, None, )
+    return (d0, d1, d2, None, None, None, None, None, None, None, )
 
 
 _out_forward.register_autograd(_out_gradient, setup_context=_out_save)
@@ -998,7 +1014,7 @@ def sigmoid(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     backend = _backend(backend, q.device, _out_forward_kernel)
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     out, out_shift, out_l = _out_forward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, sizes["D"], backend
+        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
     )
     out = out.to(q.dtype)
     return out
