@@ -213,8 +213,8 @@ class _Implementation:
 
 
 def factor(construct: Attention, dim: int) -> float | None:
-    """What a score multiplies dot(q, k) by, near dot(q, k) = 0 and at D = dim; None where that is no plain number:
-    it depends on inputs or indices, or q or k is transformed first."""
+    """What a score multiplies dot(q, k) by, near dot(q, k) = 0 and at D = dim; None where that is no plain number or 0:
+    it depends on inputs or indices, q or k is transformed first, or the score begins with a higher power."""
     if len(construct.branches) != 1:
         return None
     score = construct.branches[0].score
@@ -226,7 +226,7 @@ def factor(construct: Attention, dim: int) -> float | None:
     slope = derive(score, dots, const(1.0))[dots[0]]
     values: dict[Expr, Expr] = {dots[0]: const(0.0), size("D"): const(dim)}
     (constant,) = simplify(substitute([slope], values))
-    return float(constant.value) if isinstance(constant, Const) else None
+    return float(constant.value) if isinstance(constant, Const) and constant.value else None
 
 
 def _neighbours(
