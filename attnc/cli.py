@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explain = command("explain", commands.explain, "Explain a fault's code, or list all codes.")
     explain.add_argument("code", nargs="?")
+    explain.add_argument("--format", choices=("text", "json"), default="text")
 
     command("env", commands.env, "Print versions and where the cache lies.")
     command("clean", commands.clean, "Empty the cache.")

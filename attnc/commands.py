@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -271,18 +271,19 @@ def _numbered(path: str, head: int, heads: int) -> str:
 
 
 def explain(options: argparse.Namespace, inputs: Inputs) -> int:
-    from attnc.dsl.codes import CODES
+    from attnc.dsl import codes
 
     if options.code is None:
-        sys.stdout.writelines(f"{code.code}  {code.title}\n" for code in CODES.values())
+        if options.format == "json":
+            print(json.dumps([asdict(code) for code in codes.CODES.values()], indent=2))
+        else:
+            sys.stdout.writelines(f"{code.code}  {code.title}\n" for code in codes.CODES.values())
         return CLEAN
-    code = CODES.get(options.code.upper())
+    code = codes.CODES.get(options.code.upper())
     if code is None:
-        near = difflib.get_close_matches(options.code.upper(), CODES, n=1)
+        near = difflib.get_close_matches(options.code.upper(), codes.CODES, n=1)
         raise Refused(f"no code `{options.code}`" + (f"; is it {near[0]}?" if near else ""))
-    print(f"{code.code}: {code.title}\n\n{code.explanation.strip()}\n")
-    for word, example in (("Wrong", code.bad), ("Right", code.good)):
-        print(f"{word}:\n\n```attn\n{example.strip()}\n```\n")
+    print(json.dumps(asdict(code), indent=2) + "\n" if options.format == "json" else codes.explain(code), end="")
     return CLEAN
 
 

@@ -35,6 +35,7 @@ from attnc.dsl.ir import (
     Drawn,
     Expr,
     Fn,
+    Index,
     Kind,
     Listed,
     Load,
@@ -52,6 +53,8 @@ M = build.symbol("m", Kind.FLOAT)
 G = build.symbol("g", Kind.FLOAT)
 S = build.symbol("s", Kind.FLOAT)
 T = build.symbol("t", Kind.FLOAT)
+
+MOST_DRAWN = 256  # random blocks a query block: every pair is compared with each of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,20 +371,21 @@ def _tabulate(attention: Attention, node: Expr, tables: dict[Expr, DrawnTable | 
 
 def _drawn(attention: Attention, node: Drawn, tables: dict[Expr, DrawnTable | ListedTable]) -> Expr:
     row, count, seed = simplify((node.row, node.count, node.seed))
-    match row, count, seed:
-        case (
-            Apply(fn=Fn.FLOORDIV, args=(position, Const(value=int(block)))),
-            Const(value=int(slots)),
-            Const(),
-        ) if position == build.index("i") and not dependencies(node.blocks):
+    match row:
+        case Apply(fn=Fn.FLOORDIV, args=(position, Const(value=int(block)))):
+            pass
+        case _:  # blocks of one
+            position, block = row, 1
+    match position, count, seed:
+        case Index(axis="i"), Const(value=int(slots)), Const() if slots <= MOST_DRAWN and not dependencies(node.blocks):
             pass
         case _:
             fault = Diagnostic(
                 code="A504",
-                message="this use of `drawn` has no compiled form",
+                message="a random pattern with these arguments has no compiled form",
                 span=node.span or attention.span,
-                label="rows must be `i // n`; n, the count and the seed constants",
-                help="use `random(r, block = n, seed = s)`",
+                label=f"count (at most {MOST_DRAWN}), block and seed must be constants, the span one for all pairs",
+                help="write numbers or params",
             )
             raise SpecError(attention.source, (fault,))
     key = Drawn(

@@ -359,6 +359,16 @@ LATER = (
         bad=_attention("kv contiguous fp8"),
         good=_attention("kv contiguous"),
     ),
+    Code(
+        code="A504",
+        title="a random pattern with no compiled form",
+        explanation="""
+The blocks of `random` are drawn once a call, as many for each block of queries, and every pair is compared with
+them: the count (at most 256), the block and the seed are constants, and the span does not depend on the pair.
+""",
+        bad=_attention(mask="random(h + 1, block = 64, seed = 0)"),
+        good=_attention("param r: int = 3", mask="random(r, block = 64, seed = 0)"),
+    ),
 )
 
 WARNINGS = (

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from attnc.cli import main
-from attnc.dsl.codes import CODES
+from attnc.dsl.codes import CODES, explain
 
 GOOD = """\
 # A window.
@@ -182,14 +183,18 @@ def test_fmt_of_standard_input() -> None:
 def test_explain(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", code]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{code}: {CODES[code].title}\n")
-    for example in (CODES[code].bad, CODES[code].good):
-        assert example.strip().encode(errors="backslashreplace").decode() in out
+    assert out == explain(CODES[code])
+    assert out.startswith(f"{code}: {CODES[code].title}\n") and len(out) < 4_000
+    assert CODES[code].good.strip().encode(errors="backslashreplace").decode() in out
+    assert main(["explain", code.lower(), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == asdict(CODES[code])
 
 
 def test_explain_lists_all_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(CODES)
+    assert main(["explain", "--format", "json"]) == 0
+    assert [code["code"] for code in json.loads(capsys.readouterr().out)] == list(CODES)
 
 
 def test_explain_of_an_unknown_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import attnc.codegen.lower
 import attnc.dsl.check
+from attnc.codegen.lower import lower
 from attnc.dsl.check import check
 from attnc.dsl.code import Code
 from attnc.dsl.codes_check import CHECK
@@ -19,11 +21,11 @@ from attnc.dsl.specialize import specialize
 
 
 def diagnose(text: str) -> tuple[Diagnostic, ...]:
-    """Everything that the front end says about a text on its way to code."""
+    """Everything that is said about a text on its way to code."""
     source = Source(name="<text>", text=text)
     try:
         result = check(parse(source))
-        compilable(specialize(choose(source, result.constructs, None), {}))
+        lower(compilable(specialize(choose(source, result.constructs, None), {})))
     except SpecError as error:
         return error.diagnostics
     return result.warnings
@@ -40,9 +42,10 @@ def test_good_example_yields_nothing(code: Code) -> None:
 
 
 def test_every_code_used_is_explained_and_every_code_explained_is_used() -> None:
-    folder = Path(attnc.dsl.check.__file__).parent
+    folders = [Path(room.__file__).parent for room in (attnc.dsl.check, attnc.codegen.lower)]
     used = {
         code
+        for folder in folders
         for path in folder.glob("*.py")
         if not path.name.startswith("codes")
         for code in re.findall(r'"([AW]\d{3})"', path.read_text(encoding="utf-8"))

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnc.codegen.lower import lower
+from attnc.dsl.check import check
 from attnc.dsl.codes import CODES, explain
 from attnc.dsl.diagnostics import Diagnostic, Severity, SpecError
+from attnc.dsl.frontend import choose, compilable
 from attnc.dsl.parse import parse
 from attnc.dsl.render import Style, render
 from attnc.dsl.source import Source, Span
+from attnc.dsl.specialize import specialize
 
 
 def fault(text: str, under: str, *, label: str = "", help: str = "", count: int = 1) -> Diagnostic:
@@ -234,15 +238,11 @@ def test_every_code_is_explained(name: str) -> None:
 
 
 def found(text: str) -> tuple[Diagnostic, ...]:
-    """What every stage of the front end says about a text."""
-    from attnc.dsl.check import check
-    from attnc.dsl.frontend import choose, compilable
-    from attnc.dsl.specialize import specialize
-
+    """What every stage up to the emitted code's mathematics says about a text."""
     source = Source(name="example.attn", text=text)
     try:
         result = check(parse(source))
-        compilable(specialize(choose(source, result.constructs, None), {}))
+        lower(compilable(specialize(choose(source, result.constructs, None), {})))
     except SpecError as error:
         return error.diagnostics
     return result.warnings
