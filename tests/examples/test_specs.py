@@ -143,3 +143,8 @@ def test_retention_decays() -> None:
     weights = q @ k.mT / math.sqrt(D) * decay
     expected = (weights / weights.sum(-1, keepdim=True).abs().clamp(min=1)) @ v
     assert_close(attnc.load(EXAMPLES / "retention.attn")(q, k, v, gamma=gamma), expected, dtype=torch.float32, length=N)
+
+
+def test_the_page_of_examples_names_each() -> None:
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\]\(\.\./examples/(\w+)\.attn\)", page)) == NAMES
