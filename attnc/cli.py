@@ -14,11 +14,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from attnc import commands
 from attnc.dsl.diagnostics import SpecError
+from attnc.dsl.version import VERSION
 from attnc.session import CLEAN, FAULTS, INTERNAL, INTERRUPTED, USAGE, Inputs, Refused, io_fault, report
 
 Command = Callable[[argparse.Namespace, Inputs], int]
@@ -67,7 +67,7 @@ def _save_repro(arguments: Sequence[str], inputs: Inputs) -> str:
     """A folder with the command, the traceback and the spec at hand."""
     folder = Path(tempfile.mkdtemp(prefix="attnc-repro-"))
     facts = [
-        f"attnc {version('attnc')}, Python {platform.python_version()}, {platform.platform()}",
+        f"attnc {VERSION}, Python {platform.python_version()}, {platform.platform()}",
         f"arguments: {arguments}",
         f"file: {inputs.path or 'none'}",
         "",
@@ -86,7 +86,7 @@ def _size(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="attnc", description="A compiler from attention specs to fused kernels.")
-    parser.add_argument("--version", action="version", version=f"attnc {version('attnc')}")
+    parser.add_argument("--version", action="version", version=f"attnc {VERSION}")
     subparsers = parser.add_subparsers(metavar="command", required=True)
 
     faults = argparse.ArgumentParser(add_help=False)

@@ -11,10 +11,10 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from attnc.dsl.diagnostics import Severity, SpecError
+from attnc.dsl.version import VERSION
 from attnc.files import STANDARD_INPUT, specs, write
 from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
 
@@ -304,5 +304,5 @@ def clean(options: argparse.Namespace, inputs: Inputs) -> int:
 
 
 def version(options: argparse.Namespace, inputs: Inputs) -> int:
-    print(f"attnc {metadata.version('attnc')}")
+    print(f"attnc {VERSION}")
     return CLEAN

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from hashlib import sha256
-from importlib.metadata import version
 
 from jinja2 import Environment
 
@@ -17,6 +16,7 @@ from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
 from attnc.dsl.ir import Const, Size
+from attnc.dsl.version import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def emit(program: Program, plan: Plan) -> str:
         spec_name=attention.name,
         title=attention.name,
         title_line=", ".join(item.normalization.name for item in attention.branches) + " attention, compiled",
-        version=version("attnc"),
+        version=VERSION,
         target=plan.target,
         hash=digest,
         spec_lines=[line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in spec.splitlines()],

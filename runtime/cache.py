@@ -21,6 +21,7 @@ from pathlib import Path
 from types import CodeType
 
 from attnc.dsl import store
+from attnc.dsl.version import VERSION
 
 _SEAL = "# attnc cache:"
 
@@ -119,13 +120,13 @@ def _unseal(data: bytes) -> tuple[str, str] | None:
 
 @cache
 def _versions() -> Mapping[str, str]:
-    found = {"attnc": "", "torch": "", "triton": ""}
+    found = {"torch": "", "triton": ""}
     for package in found:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    return {**found, "python": ".".join(map(str, sys.version_info[:2]))}
+    return {"attnc": VERSION, **found, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
 @cache
