@@ -233,7 +233,9 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
         divisor_reads=divisor_reads,
         dot_gradients=tuple(by_node[symbol] for symbol in symbols),
         input_gradients=tuple(
-            InputGradient(read=Read(load=read, reach=_reach(read)), value=by_node[read]) for read in wanted
+            InputGradient(read=Read(load=read, reach=_reach(read)), value=by_node[read])
+            for read in wanted
+            if by_node[read] != build.const(0.0)
         ),
         scaled_by_l=by_l,
         scaled_by_read=tuple(zip(divisor_wanted, by_reads, strict=True)),

@@ -71,15 +71,8 @@ _TENSOR = {
 }
 _NUMBER = {
     Fn.ABS: "abs",
-    Fn.EXP: "math.exp",
-    Fn.EXPM1: "math.expm1",
     Fn.LOG: "math.log",
-    Fn.LOG1P: "math.log1p",
     Fn.SQRT: "math.sqrt",
-    Fn.TANH: "math.tanh",
-    Fn.ERF: "math.erf",
-    Fn.SIN: "math.sin",
-    Fn.COS: "math.cos",
     Fn.INT: "int",
     Fn.FLOAT: "float",
     Fn.MIN: "min",
@@ -97,6 +90,7 @@ class TorchPrinter(Printer):
         self.tensors = tensors
         self.numbers = frozenset(numbers)
         self._plain: set[Expr] = set()
+        self._positive: set[Expr] = set()
 
     def number(self, root: Expr) -> bool:
         """Whether an expression prints as a Python number, not as a tensor."""
@@ -113,11 +107,39 @@ class TorchPrinter(Printer):
                 case Symbol():
                     plain = node in self.numbers
                 case Apply():
-                    plain = all(child in self._plain for child in children(node))
+                    plain = all(child in self._plain for child in children(node)) and self._defined(node)
                 case _:
                     plain = False
             if plain:
                 self._plain.add(node)
+                if self._above_zero(node):
+                    self._positive.add(node)
+
+    def _defined(self, node: Apply) -> bool:
+        """Whether Python's function of numbers raises nothing where IEEE has a value; else a tensor is printed."""
+        match node.fn:
+            case Fn.SQRT | Fn.RSQRT | Fn.LOG:
+                return node.args[0] in self._positive
+            case Fn.DIV | Fn.FLOORDIV | Fn.MOD:
+                return node.args[1] in self._positive
+            case Fn.POW:
+                return node.kind is Kind.INT or (node.args[0] in self._positive and isinstance(node.args[1], Const))
+            case Fn.INT:
+                return node.args[0].kind is not Kind.FLOAT
+            case fn:
+                return fn in _INFIX or fn in _NUMBER or fn in (Fn.NEG, Fn.NOT, Fn.WHERE, Fn.CLAMP, Fn.RELU)
+
+    def _above_zero(self, node: Expr) -> bool:
+        """Whether a number is known to be positive and finite."""
+        match node:
+            case Const(value=value):
+                return 0 < value < math.inf
+            case Size(name=name):
+                return name in ("D", "E")
+            case Apply(fn=Fn.ADD | Fn.MUL | Fn.DIV | Fn.SQRT | Fn.RSQRT | Fn.MIN | Fn.MAX | Fn.POW | Fn.FLOAT):
+                return all(part in self._positive or node.fn is Fn.POW for part in node.args)
+            case _:
+                return False
 
     def constant(self, node: Const) -> Text:
         value = node.value
@@ -166,15 +188,8 @@ class TorchPrinter(Printer):
                 return Text(text=f"min(max({texts[0]}, {texts[1]}), {texts[2]})")
             case Fn.RELU:
                 return Text(text=f"max({texts[0]}, 0.0)")
-            case Fn.FLOOR:
-                return Text(text=f"float(math.floor({texts[0]}))")
-            case Fn.EXP2:
-                return Text(text=f"2.0 ** {args[0].within(UNARY)}", binds=POWER)
             case Fn.RSQRT:
                 return Text(text=f"1.0 / math.sqrt({texts[0]})", binds=PRODUCT)
-            case Fn.SIGN | Fn.SIGMOID | Fn.ELU | Fn.SOFTPLUS:
-                number = f"torch.tensor(float({texts[0]}), dtype=torch.float64)"
-                return Text(text=f"{_TENSOR[fn]}({number}).item()")
             case _:
                 raise AssertionError(fn)
 
@@ -182,6 +197,10 @@ class TorchPrinter(Printer):
         fn = node.fn
         texts = [arg.text for arg in args]
         plain = [part in self._plain for part in node.args]
+        if all(plain):  # numbers that Python's function may refuse
+            dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.args[0].kind]
+            args = [Text(text=f"torch.full((1, 1, 1, 1), {texts[0]}, dtype={dtype}, device=device)"), *args[1:]]
+            texts[0], plain[0] = args[0].text, False
         if fn in _INFIX:
             return self._infix(node, args)
         if fn in _TENSOR:
