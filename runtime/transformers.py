@@ -114,19 +114,22 @@ class _Implementation:
                 allow_is_causal_skip=False,
                 use_vmap=use_vmap,
             )
-        elif use_vmap or (q_length == kv_length > 1 and not _neighbours(mask_function, batch_size, q_length, device)):
-            raise ValueError(
+        elif use_vmap or q_length == kv_length > 1:
+            plain = torch.tensor(False) if use_vmap else _neighbours(mask_function, batch_size, q_length, device)
+            _require(
+                plain,
                 f"the model masks by the data (packed documents, image blocks), and {self.op.name} would not: "
-                "its spec can take that mask, as `input pair: bool[B, 1, N, M]`"
+                "its spec can take that mask, as `input pair: bool[B, 1, N, M]`",
             )
         if "keep" in self._wants:
             found["keep"] = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device) if keep is None else keep
         if "len" in self._wants:
             found["len"] = self._lengths(keep, batch_size, kv_length, kv_offset, device)
-        if not found and keep is not None and not bool(keep.all()):
-            raise ValueError(
+        if not found and keep is not None:
+            _require(
+                keep.all(),
                 f"the batch is padded (or its cache is), and {self.op.name} would attend to that: its spec can take "
-                "`input keep: bool[B, M]` and mask by `keep[b, j]`"
+                "`input keep: bool[B, M]` and mask by `keep[b, j]`",
             )
         offset = q_offset.expand(batch_size) if isinstance(q_offset, Tensor) else q_offset
         return _Sight(inputs=found, q_offset=offset, kv_offset=kv_offset)
@@ -138,11 +141,11 @@ class _Implementation:
         if keep is None:
             return torch.full((batch_size,), kv_offset + kv_length, dtype=torch.int32, device=device)
         count = keep.sum(-1, dtype=torch.int32)
-        if bool((keep != (torch.arange(kv_length, device=keep.device) < count[:, None])).any()):
-            raise ValueError(
-                f"{self.op.name} takes lengths, so the batch must be padded on the right: set the tokenizer's "
-                '`padding_side="right"`, or let the spec take `input keep: bool[B, M]`'
-            )
+        _require(
+            (keep == (torch.arange(kv_length, device=keep.device) < count[:, None])).all(),
+            f"{self.op.name} takes lengths, so the batch must be padded on the right: set the tokenizer's "
+            '`padding_side="right"`, or let the spec take `input keep: bool[B, M]`',
+        )
         return count + kv_offset
 
     def __call__(
@@ -229,13 +232,22 @@ def factor(construct: Attention, dim: int) -> float | None:
     return float(constant.value) if isinstance(constant, Const) and constant.value else None
 
 
+def _require(condition: Tensor, message: str) -> None:
+    """Raise ValueError unless the condition holds. Inside torch.compile, where nothing can be looked at yet, the
+    condition becomes part of the graph, and a run where it fails raises RuntimeError."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+    elif not condition:
+        raise ValueError(message)
+
+
 def _neighbours(
     mask_function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     batch_size: int,
     length: int,
     device: torch.device | str,
-) -> bool:
+) -> Tensor:
     """Whether every query sees the key before its own: so with any causal mask or window, not with packed documents."""
     batch = torch.arange(batch_size, device=device)[:, None]
     query = torch.arange(1, length, device=device)[None]
-    return bool(torch.as_tensor(mask_function(batch, torch.zeros_like(batch), query, query - 1)).all())
+    return mask_function(batch, torch.zeros_like(batch), query, query - 1).all()

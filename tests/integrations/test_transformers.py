@@ -202,6 +202,32 @@ def test_packed_documents_through_pair() -> None:
     torch.testing.assert_close(mine, eager, **CLOSE)
 
 
+def test_one_graph_under_compile() -> None:
+    """No graph break; what could not be looked at while compiling is refused when it runs."""
+    register(NAME, EXAMPLES / "causal.attn")
+    model, ids = llama(), tokens(2, 9)
+    eager, _ = both(model, input_ids=ids)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    mask = padded(2, 9, "left")
+    with torch.no_grad():
+        mine = compiled(input_ids=ids, attention_mask=torch.ones_like(mask), use_cache=False).logits
+        torch.testing.assert_close(mine, eager, **CLOSE)
+        with pytest.raises(RuntimeError, match="input keep: bool"):
+            compiled(input_ids=ids, attention_mask=mask, use_cache=False)
+
+
+def test_checkpointed_gradients_are_the_same() -> None:
+    register(NAME, KEEP)
+    model, ids, mask = llama(attn_implementation=NAME).train(), tokens(2, 9), padded(2, 9, "left")
+    gradients = []
+    for prepare in (lambda: None, model.gradient_checkpointing_enable):
+        prepare()
+        model.zero_grad()
+        model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients, strict=True))
+
+
 def test_inputs_of_the_layer_and_of_the_caller() -> None:
     """The same slopes, once as a tensor and once read off each layer."""
     model, ids, slope = llama(), tokens(2, 9), torch.tensor([0.5, 0.25, 0.125, 0.0625])
