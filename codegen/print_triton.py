@@ -115,8 +115,8 @@ class TritonPrinter(Printer):
             case Fn.MIN | Fn.MAX:
                 name = "tl.minimum" if fn is Fn.MIN else "tl.maximum"
                 nan = ", propagate_nan=tl.PropagateNan.ALL" if node.kind is Kind.FLOAT else ""
-                left, right = self._tensor(node.args[0], args[0]), self._operand(node.args[1], args[1])
-                return Text(text=f"{name}({left}, {right}{nan})")
+                x, y = self._tensor(node.args[0], args[0]), self._operand(node.args[1], args[1])
+                return Text(text=f"{name}({x}, {y}{nan})")
             case Fn.CLAMP:
                 inner, low, high = (arg.text for arg in args)
                 return Text(text=f"tl.where({inner} < {low}, {low}, tl.where({inner} > {high}, {high}, {inner}))")
