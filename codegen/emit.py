@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from jinja2 import Environment
 
 from attnc.codegen.emit_prologue import axis_texts, output_lines, prologue, size_text, tables
-from attnc.codegen.emit_torch import TorchMap, torch_map
+from attnc.codegen.emit_torch import TorchGroup, torch_group
 from attnc.codegen.emit_triton import kernels
 from attnc.codegen.environment import environment
 from attnc.codegen.kernel import Kernel
-from attnc.codegen.lower import DrawnTable, ListedTable, Map, Program
+from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
 from attnc.dsl.ir import Const, Size
@@ -20,21 +21,23 @@ from attnc.dsl.version import VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpMap(TorchMap):
-    """A map's host side: what templates/op.py.j2 needs beyond the PyTorch text."""
+class OpGroup(TorchGroup):
+    """A group's host side: what templates/op.py.j2 needs beyond the PyTorch text."""
 
     op: str
     schema: str
-    returns: str
     schema_numbers: str
+    returns: str
     gradients: str
     with_gradients: tuple[str, ...]
+    divisor_totals: tuple[str, ...]
+    backward_arguments: str
+    kept: str
+    cotangents: Mapping[str, str]
+    numbers: int
     narrow: tuple[str, ...]
     narrow_dtype: str
     padded: tuple[str, ...]
-    lse_cotangent: str
-    total_cotangent: str
-    numbers: int
     actual: str
     results: tuple[str, ...]
 
@@ -46,9 +49,9 @@ def emit(program: Program, plan: Plan) -> str:
     spec = attention.source.text[attention.span.start : attention.span.end]
     digest = sha256("\n".join((spec, repr(attention.params), _params(program), plan.target)).encode()).hexdigest()[:16]
     env = environment()
-    scalars = [_op_map(program, item, naming, digest) for item in program.maps]
-    by_map = [kernels(program, item, naming) for item in program.maps]
-    helpers = frozenset[str]().union(*(kernel.helpers for found in by_map for kernel in found))
+    groups = [_op_group(program, group, naming, digest) for group in program.groups]
+    by_group = [kernels(program, group, naming) for group in program.groups]
+    helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     before = prologue(program, naming)
     emits = attention.emits
     returned = []
@@ -72,19 +75,19 @@ def emit(program: Program, plan: Plan) -> str:
         precision=plan.precision,
         rows=128,
         columns=512,
-        strips=any(item.pairs for item in program.maps),
+        strips=any(t.pair_inputs for t in groups),
         vectors=vectors,
         inputs=inputs,
         torch_helpers=before.helpers,
-        zeroed=any(t.zeroed for t in scalars),
+        zeroed=any(t.zeroed for t in groups),
         listed=any(isinstance(table, ListedTable) for table in program.tables),
         drawn=any(isinstance(table, DrawnTable) for table in program.tables),
-        eager=[env.get_template("eager.py.j2").render(t=t) for t in scalars],
+        eager=[env.get_template("eager.py.j2").render(t=t) for t in groups],
         tiles=plan.tiles,
         tiles_note=f"chosen for {plan.target}, {plan.limit // 1024} KiB of shared memory a block",
         helpers=helpers,
-        kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_map],
-        ops=[_op(env, t, found) for t, found in zip(scalars, by_map, strict=True)],
+        kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_group],
+        ops=[_op(env, t, found) for t, found in zip(groups, by_group, strict=True)],
         result=naming.result if emits else "",
         emits=emits,
         emit_names=", ".join(item.name for item in emits),
@@ -93,23 +96,23 @@ def emit(program: Program, plan: Plan) -> str:
         doc=_doc(program),
         vector_names=[naming.tensor(v.name) for v in attention.vectors],
         input_names=[naming.tensor(x.name) for x in attention.inputs],
-        first_kernel=by_map[0][0].name,
+        first_kernel=by_group[0][0].name,
         prologue=before.lines,
         tables=tables(program, naming),
-        maps=scalars,
+        groups=groups,
         output=output_lines(program, naming),
     )
     return text.rstrip("\n") + "\n"
 
 
-def _op(env: Environment, t: OpMap, found: tuple[Kernel, ...]) -> str:
+def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
     by_name = {kernel.name.removeprefix(t.prefix): kernel for kernel in found}
     return env.get_template("op.py.j2").render(
         t=t,
         forward=by_name["_forward_kernel"],
         query=by_name["_query_kernel"],
         key=by_name["_key_kernel"],
-        colsum=by_name.get("_colsum_kernel"),
+        colsum={item.tag: by_name.get(f"_colsum{item.tag}_kernel") for item in t.maps},
     )
 
 
@@ -134,51 +137,60 @@ def _dim(dim: object) -> str | int:
     raise AssertionError(f"a declared vector has a named or literal size, not {dim}")
 
 
-def _op_map(program: Program, item: Map, naming: Naming, digest: str) -> OpMap:
-    base = torch_map(program, item, naming)
+def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> OpGroup:
+    base = torch_group(program, group, naming)
     attention = program.attention
     derived = {token.name for token in attention.tokens if token.dim is not None}
-    involved = (*item.queries, *item.keys, item.value)
+    involved = (*group.queries, *group.keys, group.value)
     declared = [name for name in involved if name not in derived]
     narrow = tuple(dict.fromkeys(naming.tensor(name) for name in involved if name in derived)) if declared else ()
-    narrow_dtype = f"{naming.tensor(declared[0])}.dtype" if narrow else ""
     tensors = ", ".join(f"Tensor {name}" for name in base.tensor_arguments)
-    numbers = ", ".join(f"SymInt {name}" for name in ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments))
-    outputs = (*base.saved, *base.extras)
-    key_side = (*item.keys, item.value)
+    numbers = ("B", "H", "N", "q_offset", "kv_offset", *base.size_arguments)
     heads = {token.name: token.heads for token in attention.tokens}
-    mixed = len({heads.get(name, "G") for name in key_side}) > 1
+    key_side = (*group.keys, group.value)
     actual = list(base.tensor_arguments)
-    if mixed:  # one of them differs by query head: all are given per query head
+    if len({heads.get(name, "G") for name in key_side}) > 1:  # one differs by query head: all are given per query head
         for name in key_side:
             if heads.get(name, "G") == "G":
-                ident = naming.tensor(name)
-                place = actual.index(ident)
-                actual[place] = f"_repeat({ident}, H)"
+                place = actual.index(naming.tensor(name))
+                actual[place] = f"_repeat({naming.tensor(name)}, H)"
     sizes = [f'sizes["{name.removeprefix("size_")}"]' for name in base.size_arguments]
-    plain = {f.name: getattr(base, f.name) for f in fields(TorchMap)}
-    out_name = "out" if program.single else f"{item.name}_out"
-    results = [out_name, *(f"{item.name}_{name}" for name in outputs)]
-    dims = tuple(dict.fromkeys(f"{naming.tensor(name)}.shape[3]" for name in (*item.queries, item.value)))
-    at = {name: 1 + number for number, name in enumerate(outputs)}
-    return OpMap(
-        **plain,
-        op=f"{attention.name}_{digest}_{item.name}",
+    results = []
+    for item in base.maps:
+        results.append("out" if program.single else f"{item.name}_out")
+        results += [f"{item.name}_{name.removesuffix(item.tag)}" for name in (*item.saved, *item.extras)]
+    at = {name: f"cotangents[{place}]" for place, name in enumerate(base.outputs)}
+    cotangents = {
+        item.tag: ", ".join(
+            (
+                at[f"out{item.tag}"],
+                at[f"lse{item.tag}"] if item.lse else "None",
+                at[f"total{item.tag}"] if item.total else "None",
+            )
+        )
+        for item in base.maps
+    }
+    backward = [
+        name
+        for item in base.maps
+        for name in (*item.saved, *(f"{word}{item.tag}" for word in ("out", "do", "d_lse", "d_total")))
+    ]
+    return OpGroup(
+        **{field.name: getattr(base, field.name) for field in fields(TorchGroup)},
+        op=f"{attention.name}_{digest}_{group.name}",
         schema=f"{tensors}, Tensor? q_offsets",
-        schema_numbers=numbers,
-        returns=", ".join(["Tensor"] * (1 + len(outputs))),
+        schema_numbers=", ".join(f"SymInt {name}" for name in numbers),
+        returns=", ".join(["Tensor"] * len(base.outputs)),
         gradients=", ".join(["Tensor"] * len(base.tensor_arguments)),
-        with_gradients=tuple(
-            name
-            for name in base.tensor_arguments
-            if name in (*base.queries, *base.keys, base.value) or name in base.differentiable
-        ),
+        with_gradients=(*base.queries, *base.keys, base.value, *base.differentiable),
+        divisor_totals=tuple(dict.fromkeys(name for item in base.maps for name in item.divisor_totals)),
+        backward_arguments=", ".join(backward),
+        kept=", ".join(name for item in base.maps for name in (f"out{item.tag}", *item.saved)),
+        cotangents=cotangents,
+        numbers=1 + len(numbers) + 1,
         narrow=narrow,
-        narrow_dtype=narrow_dtype,
-        padded=dims,
-        lse_cotangent=f"cotangents[{at['lse']}]" if base.lse else "None",
-        total_cotangent=f"cotangents[{at['total']}]" if base.total else "None",
-        numbers=1 + 5 + len(base.size_arguments) + 1,
+        narrow_dtype=f"{naming.tensor(declared[0])}.dtype" if narrow else "",
+        padded=tuple(dict.fromkeys(f"{naming.tensor(name)}.shape[3]" for name in (*group.queries, group.value))),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
     )

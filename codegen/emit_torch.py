@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from attnc.codegen import build
-from attnc.codegen.emit_triton import gradient_names, saved, statistics
-from attnc.codegen.kernel import ALL, ROW, Axes, DotText
+from attnc.codegen.emit_triton import gradients, saved, statistics, stored
+from attnc.codegen.kernel import ALL, HEADS, ROW, Axes, DotText
 from attnc.codegen.kernel_builder import bound_names, host_sizes
-from attnc.codegen.lower import G, L, Map, Program, S
+from attnc.codegen.lower import G, Group, L, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
@@ -28,24 +28,10 @@ _NUMBERS = tuple(build.symbol(word, Kind.INT) for word in ("i0", "i1", "j0", "j1
 
 @dataclass(frozen=True, kw_only=True)
 class TorchMap:
-    """What templates/eager.py.j2 and templates/op.py.j2 need to print one map."""
+    """One map's PyTorch text. ``tag`` ends the names of what it does not share with the other maps of its group."""
 
-    prefix: str
-    branch: str
-    arguments: str
-    call: str
-    tensor_arguments: tuple[str, ...]
-    size_arguments: tuple[str, ...]
-    queries: tuple[str, ...]
-    keys: tuple[str, ...]
-    value: str
-    reads: tuple[str, ...]
-    differentiable: tuple[str, ...]
-    input_totals: tuple[str, ...]
-    rows: tuple[str, ...]
-    saved: tuple[str, ...]
-    statistics: tuple[str, ...]
-    dots: tuple[DotText, ...]
+    tag: str
+    name: str
     exponential: bool
     plain: bool
     masked: bool
@@ -54,15 +40,9 @@ class TorchMap:
     colsum: bool
     lse: bool
     total: bool
-    out_dtype: str
-    may: tuple[tuple[str, str], ...]
-    must: tuple[tuple[str, str], ...]
-    uses_tile: bool
-    outer0: tuple[str, ...]
-    outer: tuple[str, ...]
-    key_lines: tuple[str, ...]
-    zeroed: tuple[str, ...]
-    query_lines: tuple[str, ...]
+    saved: tuple[str, ...]
+    stored: tuple[str, ...]
+    statistics: tuple[str, ...]
     score_lines: tuple[str, ...]
     raw_lines: tuple[str, ...]
     mask_lines: tuple[str, ...]
@@ -71,22 +51,14 @@ class TorchMap:
     divisor_lines: tuple[str, ...]
     gradient_lines: tuple[str, ...]
     guards: tuple[str, ...]
-    accumulate: tuple[tuple[str, str], ...]
-    by_l: str
     row_lines: tuple[str, ...]
     divisor_totals: tuple[str, ...]
-    scatter: tuple[tuple[str, str, str, str], ...]
-
-    @property
-    def pair_inputs(self) -> tuple[str, ...]:
-        """Inputs whose gradients need the pairwise cotangents themselves."""
-        return tuple(dict.fromkeys(name for name, _, reach, _ in self.scatter if reach == "pair"))
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What the op returns beyond out and the saved rows."""
+        """What the op returns of this map beyond out and the saved rows."""
         return tuple(
-            name
+            f"{name}{self.tag}"
             for name, wanted in (
                 ("lse", self.lse and not self.plain),
                 ("total", self.total),
@@ -98,7 +70,66 @@ class TorchMap:
         )
 
 
-def _leaves(item: Map) -> dict[Expr, str]:
+@dataclass(frozen=True, kw_only=True)
+class TorchGroup:
+    """What templates/eager.py.j2 and templates/op.py.j2 need to print one group of maps."""
+
+    prefix: str
+    arguments: str
+    tensor_arguments: tuple[str, ...]
+    size_arguments: tuple[str, ...]
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+    value: str
+    reads: tuple[str, ...]
+    input_totals: tuple[str, ...]
+    dots: tuple[DotText, ...]
+    maps: tuple[TorchMap, ...]
+    out_dtype: str
+    may: tuple[tuple[str, str], ...]
+    must: tuple[tuple[str, str], ...]
+    uses_tile: bool
+    outer0: tuple[str, ...]
+    outer: tuple[str, ...]
+    key_lines: tuple[str, ...]
+    zeroed: tuple[str, ...]
+    query_lines: tuple[str, ...]
+    accumulate: tuple[tuple[str, str], ...]
+    scatter: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def differentiable(self) -> tuple[str, ...]:
+        """Inputs that take gradients: through scores, or through divisors."""
+        through = {*self.input_totals, *(name for item in self.maps for name in item.divisor_totals)}
+        return tuple(name for name in self.reads if name in through)
+
+    @property
+    def pair_inputs(self) -> tuple[str, ...]:
+        """Inputs whose gradients need the pairwise cotangents themselves."""
+        return tuple(dict.fromkeys(name for name, _, reach, _ in self.scatter if reach == "pair"))
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """What the forward functions give, map after map."""
+        return tuple(name for item in self.maps for name in (f"out{item.tag}", *item.stored))
+
+    @property
+    def computed_rows(self) -> tuple[str, ...]:
+        """The same, as the blocked PyTorch code calls it."""
+        return tuple(name for item in self.maps for name in (f"out{item.tag}", *(f"{row}_rows" for row in item.stored)))
+
+    @property
+    def backward_rows(self) -> tuple[str, ...]:
+        """What a backward kernel reads of each map: statistics, delta, the cotangent of its output."""
+        return tuple(name for item in self.maps for name in (*item.statistics, f"delta{item.tag}", f"do{item.tag}"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Everything that the op returns, map after map."""
+        return tuple(name for item in self.maps for name in (f"out{item.tag}", *item.saved, *item.extras))
+
+
+def _leaves(group: Group) -> dict[Expr, str]:
     rows = build.sub(build.index("i"), build.offset(Side.QUERY))
     cols = build.sub(build.index("j"), build.offset(Side.KEY))
     return {
@@ -110,194 +141,203 @@ def _leaves(item: Map) -> dict[Expr, str]:
         build.offset(Side.KEY): "kv_offset",
         rows: "rows",
         cols: "cols",
-        G: "g_ij",
-        S: "s",
         L: "l",
         SHIFT: "m",
         **{number: number.name for number in _NUMBERS},
-        **{symbol: symbol.name for symbol, _, _ in item.dots},
+        **{symbol: symbol.name for symbol, _, _ in group.dots},
     }
 
 
-def torch_map(program: Program, item: Map, naming: Naming) -> TorchMap:
-    """The PyTorch context of one map."""
-    queries = tuple(naming.tensor(name) for name in item.queries)
-    keys = tuple(naming.tensor(name) for name in item.keys)
-    value = naming.tensor(item.value)
-    reads = tuple(dict.fromkeys(naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)))
-    tensors = {read.tensor: naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)}
-    leaves = _leaves(item)
-    names = Names([*KERNEL_WORDS, *naming.taken])
-    hosts = host_sizes(item, naming)
-    leaves.update(hosts)
-    sizes = [size.name for size, host in hosts.items() if host == naming.size(size.name)]
-    printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
-    symbols: dict[Expr, Axes] = {
-        G: ALL,
-        S: ALL,
-        **{symbol: ALL for symbol, _, _ in item.dots},
-        **dict.fromkeys(_NUMBERS, ROW),
-    }
+class _Builder:
+    """The state of printing one group in PyTorch."""
+
+    def __init__(self, group: Group, naming: Naming) -> None:
+        self.group = group
+        self.naming = naming
+        reads = (*group.reads, *group.divisor_reads)
+        self.tensors = {read.tensor: naming.tensor(read.tensor) for read in reads}
+        hosts = host_sizes(group, naming)
+        self.sizes = tuple(host for size, host in hosts.items() if host == naming.size(size.name))
+        self.leaves = _leaves(group)
+        self.leaves |= dict(hosts.items())
+        self.names = Names([*KERNEL_WORDS, *naming.taken])
+        self.printer = TorchPrinter(self.leaves, self.names, self.tensors, _NUMBERS)
+        self.symbols: dict[Expr, Axes] = {
+            G: ALL,
+            S: ALL,
+            **{symbol: ALL for symbol, _, _ in group.dots},
+            **dict.fromkeys(_NUMBERS, ROW),
+        }
+        self.outer0: list[str] = []
+        self.outer: list[str] = []
+
+    def enter(self, item: Map) -> None:
+        """From here on, what is printed belongs to this map."""
+        own = {S, G}
+        kept = {node: text for node, text in self.printer.leaves.items() if not own & set(postorder(node))}
+        self.printer.leaves = kept | {S: f"s{item.tag}", G: f"g_ij{item.tag}"}
 
     def block(
-        made: Mapping[str, Expr],
-        finish: Mapping[str, Callable[[Text], str]] | None = None,
+        self,
+        roots: Mapping[str, Expr],
+        finish: Mapping[str, Callable[[Text], str]],
         notes: Mapping[str, str] | None = None,
+        *,
         keep: bool = True,
-    ) -> tuple[tuple[str, ...], ...]:
-        result = printer.block(made, (frozenset(("b", "h")), ROW, ALL), symbols=symbols, finish=finish, notes=notes)
+    ) -> tuple[str, ...]:
+        """Statements of the innermost level; those of outer levels are put where they belong. ``keep``: later blocks
+        may use the names that this one made."""
+        levels = (HEADS, ROW, ALL)
+        made = self.printer.block(roots, levels, symbols=self.symbols, finish=finish, notes=notes)
         if keep:
-            printer.leaves.update(result.named)
-        return result.lines
+            self.printer.leaves.update(made.named)
+        self.outer0.extend(made.lines[0])
+        self.outer.extend(made.lines[1])
+        return made.lines[2]
 
-    outer0: list[str] = []
-    outer: list[str] = []
-
-    def place(lines: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-        outer0.extend(lines[0])
-        outer.extend(lines[1])
-        return lines[2]
-
-    def inner(name: str, root: Expr, shape: bool = False) -> dict[str, Callable[[Text], str]]:
-        if shape and not any(node in symbols for node in postorder(root)):
-            return {
-                name: lambda text: (
-                    f"{text.within(SUM)} + torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"
-                )
-            }
-        if root.kind is Kind.BOOL and printer.number(root):
+    def inner(self, name: str, root: Expr, *, shape: bool = False) -> dict[str, Callable[[Text], str]]:
+        """A root whose statement stands in the innermost loop; ``shape``: and which fills the tile."""
+        if shape and not any(node in self.symbols for node in postorder(root)):
+            zeros = "torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"
+            return {name: lambda text: f"{text.within(SUM)} + {zeros}"}
+        if root.kind is Kind.BOOL and self.printer.number(root):
             return {name: lambda text: f"torch.full((1, 1, 1, 1), {text.text}, device=device)"}
         return {name: lambda text: text.text}
 
-    def note(what: str) -> dict[str, str]:
-        line = naming.line(item.name, what)
-        return {what: f"  # {line}"} if line else {}
+    def note(self, item: Map, what: str, name: str) -> dict[str, str]:
+        line = self.naming.line(item.name, what)
+        return {name: f"  # {line}"} if line else {}
 
-    bound_roots, may, must, uses_tile = bound_names(item.key_bounds, Side.KEY, names)
+    def index(self, load: Load) -> str:
+        """The indices of a read, each as one expression, with a comma before each."""
+        return "".join(f", {inline(at, self.leaves, self.tensors, self.names)}" for at in load.index)
+
+
+def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
+    """The PyTorch context of one group."""
+    builder = _Builder(group, naming)
+    queries = tuple(naming.tensor(name) for name in group.queries)
+    keys = tuple(naming.tensor(name) for name in group.keys)
+    value = naming.tensor(group.value)
+    reads = tuple(dict.fromkeys(builder.tensors.values()))
+    bound_roots, may, must, uses_tile = bound_names(group.key_bounds, Side.KEY, builder.names)
     if bound_roots:
-        lines = printer.block(bound_roots, (ALL,), symbols=symbols)
-        outer += lines.lines[0]
+        builder.outer += builder.printer.block(bound_roots, (ALL,), symbols=builder.symbols).lines[0]
     key_lines: tuple[str, ...] = ()
     zeroed: tuple[str, ...] = ()
-    if item.key_mask != build.TRUE:
-        key_lines = place(block({"key_live": item.key_mask}, inner("key_live", item.key_mask), keep=False))
+    if group.key_mask != build.TRUE:
+        key_lines = builder.block({"key_live": group.key_mask}, builder.inner("key_live", group.key_mask), keep=False)
         zeroed = (*(f"{key}_tile" for key in keys), f"{value}_values")
-    score_lines = place(block({"s": item.score}, inner("s", item.score, shape=True), note("s")))
-    raw_lines = place(block({"raw": item.raw}, inner("raw", item.raw, shape=True))) if item.rowmax else ()
-    mask_lines = place(block({"live": item.mask}, inner("live", item.mask), note("live"), keep=False))
-    weight_lines: tuple[str, ...] = ()
-    if not item.exponential:
-        weight_lines = place(block({"p": item.weight}, inner("p", item.weight, shape=True), note("p")))
+    found = gradients(group, naming)
+    maps = tuple(
+        _torch_map(program, builder, item, wanted) for item, wanted in zip(group.maps, found.wanted, strict=True)
+    )
     query_lines: tuple[str, ...] = ()
-    if item.query_mask != build.TRUE:
-        query_lines = sum(block({"query_live": item.query_mask}, inner("query_live", item.query_mask), keep=False), ())
-
-    dots, wanted, names_of = gradient_names(item, naming)
-    finish: dict[str, Callable[[Text], str]] = {}
-    for name, root in wanted.items():
-        finish |= inner(name, root)
-    gradient_lines = place(block(wanted, finish, keep=False)) if wanted else ()
+    if group.query_mask != build.TRUE:
+        finish = builder.inner("query_live", group.query_mask)
+        query_lines = builder.printer.block({"query_live": group.query_mask}, (ALL,), finish=finish).lines[0]
     accumulate = []
-    totals: dict[str, None] = {}
     scatter = []
-    for number, part in enumerate(item.input_gradients):
-        ident = tensors[part.read.load.tensor]
-        totals[ident] = None
-        index = _index_texts(part.read.load, leaves, tensors, names)
-        accumulate.append((ident, f"_accumulate(d_{ident}, {', '.join((names_of[number], *index))})"))
-        scatter.append((ident, f"d_{ident}_{number}", part.read.reach, ", ".join(index)))
-
-    floor_lines: list[str] = []
-    divisor_lines: list[str] = []
-    row_lines: list[str] = []
-    divisor_totals: dict[str, None] = {}
-    by_l = "1.0"
-    if not item.plain:
-        rows_printer = TorchPrinter(leaves, names, tensors, _NUMBERS)
-        for floor in item.floors:
-            at_least = "torch.clamp(m, min={})" if rows_printer.number(floor) else "torch.maximum(m, {})"
-            finish = {"m": partial(_put, at_least)}
-            floor_lines += rows_printer.block({"m": floor}, (ALL,), finish=finish).lines[0]
-        finish = (
-            {"divisor": lambda text: f"torch.full_like(l, {text.text})"} if rows_printer.number(item.scaled) else {}
-        )
-        made = rows_printer.block({"divisor": item.scaled}, (ALL,), finish=finish, notes=_renamed(note("p"), "divisor"))
-        divisor_lines += made.lines[0]
-        parts = {"by_l": item.scaled_by_l, **{f"by_read{n}": e for n, (_, e) in enumerate(item.scaled_by_read)}}
-        made = rows_printer.block(parts, (ALL,))
-        row_lines += made.lines[0]
-        for number, (load, _) in enumerate(item.scaled_by_read):
-            ident = tensors[load.tensor]
-            divisor_totals[ident] = None
-            index = _index_texts(load, leaves, tensors, names)
-            row_lines.append(f"_accumulate(e_{ident}, {', '.join((f'd_log * by_read{number} / divisor', *index))})")
-
-    attention = program.attention
-    emitted = {emit.what for emit in attention.emits if emit.branch == item.name}
-    differentiable = tuple(name for name in reads if name in totals or name in divisor_totals)
-    arguments = (*queries, *keys, value, *reads, "q_offsets", "B", "H", "N", "q_offset", "kv_offset")
-    size_arguments = tuple(naming.size(name) for name in sizes)
-    return TorchMap(
-        prefix=naming.function(item.name),
-        branch=item.name,
-        arguments=", ".join((*arguments, *size_arguments)),
-        call=", ".join((*arguments, *size_arguments)),
+    for _, part, total, name in found.inputs:
+        load = part.read.load
+        ident = builder.tensors[load.tensor]
+        accumulate.append((ident, f"_accumulate(d_{ident}, {name}{builder.index(load)})"))
+        scatter.append((ident, total, part.read.reach, builder.index(load)))
+    arguments = (*queries, *keys, value, *reads, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *builder.sizes)
+    return TorchGroup(
+        prefix=naming.function(group.name),
+        arguments=", ".join(arguments),
         tensor_arguments=(*queries, *keys, value, *reads),
-        size_arguments=size_arguments,
+        size_arguments=builder.sizes,
         queries=queries,
         keys=keys,
         value=value,
         reads=reads,
-        differentiable=differentiable,
-        input_totals=tuple(totals),
-        rows=(*saved(item), *(["rowmax"] if item.rowmax else []), *(["u"] if item.entropy else [])),
-        saved=saved(item),
-        statistics=statistics(item),
-        dots=dots,
+        input_totals=tuple(dict.fromkeys(name for name, _, _, _ in scatter)),
+        dots=found.dots,
+        maps=maps,
+        out_dtype=f"{value}.dtype" if program.single else "acc",
+        may=may,
+        must=must,
+        uses_tile=uses_tile,
+        outer0=tuple(builder.outer0),
+        outer=tuple(builder.outer),
+        key_lines=key_lines,
+        zeroed=zeroed,
+        query_lines=query_lines,
+        accumulate=tuple(accumulate),
+        scatter=tuple(scatter),
+    )
+
+
+def _torch_map(program: Program, builder: _Builder, item: Map, wanted: Mapping[str, Expr]) -> TorchMap:
+    builder.enter(item)
+    score, raw, live, weight = (f"{word}{item.tag}" for word in ("s", "raw", "live", "p"))
+    inner, note = builder.inner, builder.note
+    score_lines = builder.block({score: item.score}, inner(score, item.score, shape=True), note(item, "s", score))
+    raw_lines: tuple[str, ...] = ()
+    if item.rowmax:
+        raw_lines = builder.block({raw: item.raw}, inner(raw, item.raw, shape=True))
+    mask_lines = builder.block({live: item.mask}, inner(live, item.mask), note(item, "live", live), keep=False)
+    weight_lines: tuple[str, ...] = ()
+    if not item.exponential:
+        finish = inner(weight, item.weight, shape=True)
+        weight_lines = builder.block({weight: item.weight}, finish, note(item, "p", weight))
+    finish = {}
+    for name, root in wanted.items():
+        finish |= inner(name, root)
+    gradient_lines = builder.block(wanted, finish, keep=False) if wanted else ()
+
+    floor_lines: list[str] = []
+    divisor_lines: tuple[str, ...] = ()
+    row_lines: list[str] = []
+    divisor_totals: dict[str, None] = {}
+    if not item.plain:
+        printer = TorchPrinter(builder.leaves, builder.names, builder.tensors, _NUMBERS)
+        for floor in item.floors:
+            at_least = "torch.clamp(m, min={})" if printer.number(floor) else "torch.maximum(m, {})"
+            floor_lines += printer.block({"m": floor}, (ALL,), finish={"m": partial(_put, at_least)}).lines[0]
+        whole = "torch.full_like(l, {})" if printer.number(item.scaled) else "{}"
+        finish = {"divisor": partial(_put, whole)}
+        notes = note(item, "p", "divisor")
+        divisor_lines = printer.block({"divisor": item.scaled}, (ALL,), finish=finish, notes=notes).lines[0]
+        parts = {"by_l": item.scaled_by_l, **{f"by_read{n}": e for n, (_, e) in enumerate(item.scaled_by_read)}}
+        row_lines += printer.block(parts, (ALL,)).lines[0]
+        for number, (load, _) in enumerate(item.scaled_by_read):
+            ident = builder.tensors[load.tensor]
+            divisor_totals[ident] = None
+            row_lines.append(f"_accumulate(e_{ident}, d_log * by_read{number} / divisor{builder.index(load)})")
+
+    emitted = {emit.what for emit in program.attention.emits if emit.branch == item.name}
+    return TorchMap(
+        tag=item.tag,
+        name=item.name,
         exponential=item.exponential,
         plain=item.plain,
-        masked=item.masked,
+        masked=item.mask != build.TRUE,
         rowmax=item.rowmax,
         entropy=item.entropy,
         colsum=item.colsum,
         lse="lse" in emitted,
         total="total" in emitted,
-        out_dtype=f"{value}.dtype" if program.single else "acc",
-        may=may,
-        must=must,
-        uses_tile=uses_tile,
-        outer0=tuple(outer0),
-        outer=tuple(outer),
-        key_lines=key_lines,
-        zeroed=zeroed,
-        query_lines=query_lines,
+        saved=saved(item),
+        stored=stored(item),
+        statistics=statistics(item),
         score_lines=score_lines,
         raw_lines=raw_lines,
         mask_lines=mask_lines,
         weight_lines=weight_lines,
         floor_lines=tuple(floor_lines),
-        divisor_lines=tuple(divisor_lines),
+        divisor_lines=divisor_lines,
         gradient_lines=gradient_lines,
         guards=tuple(wanted),
-        accumulate=tuple(accumulate),
-        by_l=by_l,
         row_lines=tuple(row_lines),
         divisor_totals=tuple(divisor_totals),
-        scatter=tuple(scatter),
     )
 
 
 def _put(form: str, text: Text) -> str:
     return form.format(text.text)
-
-
-def _renamed(notes: Mapping[str, str], name: str) -> dict[str, str]:
-    return dict.fromkeys((name,), next(iter(notes.values()))) if notes else {}
-
-
-def _index_texts(load: Load, leaves: Mapping[Expr, str], tensors: Mapping[str, str], names: Names) -> tuple[str, ...]:
-    """Each index of a read as one expression, whatever its length."""
-    return tuple(inline(at, leaves, tensors, names) for at in load.index)
 
 
 def inline(root: Expr, leaves: Mapping[Expr, str], tensors: Mapping[str, str], names: Names) -> str:

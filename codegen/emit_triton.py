@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from attnc.codegen import build
-from attnc.codegen.kernel import ALL, HEAD, KEY, ROW, Argument, Axes, DotText, Kernel, TokenTensor, TotalText
+from attnc.codegen.kernel import (
+    ALL,
+    HEAD,
+    KEY,
+    ROW,
+    Argument,
+    Axes,
+    DotText,
+    Kernel,
+    MapText,
+    TokenTensor,
+    TotalText,
+)
 from attnc.codegen.kernel_builder import Builder
-from attnc.codegen.lower import G, Map, Program
+from attnc.codegen.lower import G, Group, InputGradient, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.printer import Text
 from attnc.dsl.ir import Apply, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
-def kernels(program: Program, item: Map, naming: Naming) -> tuple[Kernel, ...]:
-    """The kernels of a map: forward, gradients by query, gradients by key, and the sum over queries if emitted."""
-    found = [_by_query(program, item, naming, backward=False), _by_query(program, item, naming, backward=True)]
-    found.append(_by_key(program, item, naming, grads=True))
-    if item.colsum:
-        found.append(_by_key(program, item, naming, grads=False))
+def kernels(program: Program, group: Group, naming: Naming) -> tuple[Kernel, ...]:
+    """The kernels of a group: forward, gradients by query, gradients by key, and a map's sums over queries if it
+    emits them."""
+    found = [_forward(program, group, naming), _backward_query(program, group, naming)]
+    found.append(_by_key(program, group, naming, group.maps, grads=True))
+    found += [_by_key(program, group, naming, (item,), grads=False) for item in group.maps if item.colsum]
     return tuple(found)
 
 
@@ -28,14 +41,13 @@ def _gradients(
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
     """Statements for cotangents, and which of them a partial tile must guard: masked pairs send nothing, whatever
     their score's derivative is."""
-    roots = {name: value for name, value in wanted.items() if value != G}
-    if not roots:
+    if not wanted:
         return tuple(() for _ in levels), ()
     finish: dict[str, Callable[[Text], str]] = {}
-    for name, root in roots.items():
+    for name, root in wanted.items():
         finish |= builder.full(name, root)
-    lines = builder.block(roots, levels, finish=finish, keep=False)
-    return lines, tuple(name for name, root in roots.items() if not _scaled_g(root))
+    lines = builder.block(wanted, levels, finish=finish, keep=False)
+    return lines, tuple(name for name, root in wanted.items() if not _scaled_g(root))
 
 
 def _scaled_g(root: Expr) -> bool:
@@ -52,271 +64,290 @@ def _uniform(node: Expr) -> bool:
     return not dependencies(node) and not any(isinstance(part, Symbol) for part in postorder(node))
 
 
-def _named(value: Expr, name: str) -> str:
-    if value == G:
-        return "g_ij"
-    return "" if isinstance(value, Const) and value.value == 0 else name
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """Names of cotangents: of each dot (a sum over the group's maps, empty where zero), the expressions that need a
+    statement by map, and of every input read (map, number, gradient, name of its total, name of its cotangent)."""
+
+    dots: tuple[DotText, ...]
+    wanted: tuple[dict[str, Expr], ...]
+    inputs: tuple[tuple[Map, InputGradient, str, str], ...]
 
 
-def gradient_names(item: Map, naming: Naming) -> tuple[tuple[DotText, ...], dict[str, Expr], tuple[str, ...]]:
-    """The dots with their cotangents' names, the cotangents that need a statement, and the name of each input
-    gradient's pairwise cotangent."""
-    wanted: dict[str, Expr] = {}
-    dots = []
-    for (symbol, query, key), gradient in zip(item.dots, item.dot_gradients, strict=True):
-        name = _named(gradient, f"d_{symbol.name}")
-        if name and gradient != G:
-            wanted[name] = gradient
-        dots.append(DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key), gradient=name))
-    names = []
-    for number, part in enumerate(item.input_gradients):
-        name = "g_ij" if part.value == G else f"d_{naming.tensor(part.read.load.tensor)}_{number}_ij"
-        if part.value != G:
-            wanted[name] = part.value
-        names.append(name)
-    return tuple(dots), wanted, tuple(names)
-
-
-def _by_query(program: Program, item: Map, naming: Naming, *, backward: bool) -> Kernel:
-    builder = Builder(program, item, naming, transposed=False)
-    levels = (ROW, ALL)
-    outer: list[str] = []
-    lines, may, must, uses_tile = builder.bounds(item.key_bounds, Side.KEY, (ALL,))
-    outer += lines[0]
-    key_lines: tuple[str, ...] = ()
-    key_live = ""
-    if item.key_mask != build.TRUE:
-        lines = builder.block({"key_live": item.key_mask}, levels, notes=builder.note("live"), keep=False)
-        outer += lines[0]
-        key_lines, key_live = lines[1], "tl.trans(key_live)"
-    lines = builder.block(
-        {"s": item.score}, levels, finish=_inner(builder.full("s", item.score), "s"), notes=builder.note("s")
+def gradients(group: Group, naming: Naming) -> Gradients:
+    """What the cotangents of a group are called, the same in every kernel and in PyTorch."""
+    wanted: list[dict[str, Expr]] = []
+    terms: list[list[str]] = [[] for _ in group.dots]
+    inputs: list[tuple[Map, InputGradient, str, str]] = []
+    for item in group.maps:
+        own: dict[str, Expr] = {}
+        for place, ((symbol, _, _), value) in enumerate(zip(group.dots, item.dot_gradients, strict=True)):
+            if isinstance(value, Const) and value.value == 0:
+                continue
+            name = f"g_ij{item.tag}" if value == G else f"d_{symbol.name}{item.tag}"
+            terms[place].append(name)
+            if value != G:
+                own[name] = value
+        for part in item.input_gradients:
+            total = f"d_{naming.tensor(part.read.load.tensor)}_{len(inputs)}"
+            name = f"g_ij{item.tag}" if part.value == G else f"{total}_ij"
+            inputs.append((item, part, total, name))
+            if part.value != G:
+                own[name] = part.value
+        wanted.append(own)
+    dots = tuple(
+        DotText(
+            name=symbol.name,
+            query=naming.tensor(query),
+            key=naming.tensor(key),
+            gradient=f"({' + '.join(found)})" if len(found) > 1 else "".join(found),
+        )
+        for (symbol, query, key), found in zip(group.dots, terms, strict=True)
     )
-    outer += lines[0]
-    score_lines = lines[1]
-    raw_lines: tuple[str, ...] = ()
-    if item.rowmax and not backward:
-        lines = builder.block({"raw": item.raw}, levels, finish=_inner(builder.full("raw", item.raw), "raw"))
-        outer += lines[0]
-        raw_lines = lines[1]
-    lines = builder.live(levels)
-    outer += lines[0]
-    mask_lines = lines[-1]
+    return Gradients(dots=dots, wanted=tuple(wanted), inputs=tuple(inputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lines:
+    """Where statements of each level go while a kernel is put together."""
+
+    outer: list[str]
+    head: list[str]
+
+    def place(self, found: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+        """Keep the outer levels' statements, give back the innermost's."""
+        if len(found) > 1:
+            self.outer.extend(found[0])
+        if len(found) > 2:
+            self.head.extend(found[1])
+        return found[-1]
+
+
+def _map_text(
+    builder: Builder, item: Map, levels: Sequence[Axes], lines: _Lines, wanted: Mapping[str, Expr]
+) -> MapText:
+    """What every kernel prints of a map: score, mask and weight, and the cotangents in ``wanted``."""
+    builder.enter(item)
+    score, weight = f"s{item.tag}", f"p{item.tag}"
+    finish = _inner(builder.full(score, item.score), score)
+    score_lines = lines.place(builder.block({score: item.score}, levels, finish=finish, notes=builder.note("s", score)))
+    mask_lines = lines.place(builder.live(levels))
     weight_lines: tuple[str, ...] = ()
     if not item.exponential:
-        finish = _inner(builder.full("p", item.weight), "p")
-        if backward:
-            finish = {"p": partial(_divided, finish["p"], "[:, None]")}
-        lines = builder.block({"p": item.weight}, levels, finish=finish, notes=builder.note("p"))
-        outer += lines[0]
-        weight_lines = lines[1]
-
-    queries = tuple(builder.token(name) for name in item.queries)
-    keys = tuple(builder.token(name) for name in item.keys)
-    value = builder.token(item.value)
-    grad_out = TokenTensor(name="do", dim=value.dim, strides=("do_stride0", "do_stride1", "do_stride2"))
-    floors: tuple[str, ...] = ()
-    divisor_lines: tuple[str, ...] = ()
-    gradient_lines: tuple[str, ...] = ()
-    guards: tuple[str, ...] = ()
-    totals: dict[str, list[TotalText]] = {"row": [], "pair": [], "column": []}
-    dots = tuple(
-        DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key))
-        for symbol, query, key in item.dots
-    )
-    tensors = [*map(builder.argument, queries), *map(builder.argument, keys), builder.argument(value)]
-    if backward:
-        wanted: dict[str, Expr] = {}
-        made = []
-        for dot, gradient in zip(dots, item.dot_gradients, strict=True):
-            name = _named(gradient, f"d_{dot.name}")
-            wanted |= {name: gradient} if name else {}
-            made.append(DotText(name=dot.name, query=dot.query, key=dot.key, gradient=name))
-        dots = tuple(made)
-        for number, part in enumerate(item.input_gradients):
-            total = f"d_{builder.reads[part.read.load.tensor]}_{number}"
-            if part.read.reach == "column":
-                continue
-            name = f"{total}_ij"
-            wanted[name] = part.value
-            totals[part.read.reach].append(TotalText(total=total, gradient="g_ij" if part.value == G else name))
-        lines, guards = _gradients(builder, levels, wanted)
-        outer += lines[0]
-        gradient_lines = lines[1]
-        tensors += builder.read_arguments(item.reads)
-        tensors.append(builder.argument(grad_out))
-        tensors += [_plain(name) for name in statistics(item)]
-        tensors.append(_plain("delta"))
-        tensors += [_plain(f"d_{query.name}", "vector") for query in queries]
-        tensors += [_plain(total.total) for total in (*totals["row"], *totals["pair"])]
-    else:
-        tensors += builder.read_arguments((*item.reads, *item.divisor_reads))
-        tensors.append(_plain("out", "vector"))
-        tensors += [_plain(name) for name in saved(item)]
-        tensors += [_plain("rowmax")] * item.rowmax + [_plain("u")] * item.entropy
-        if not item.plain:
-            if item.floors:
-                roots = {builder.names.fresh("floor"): floor for floor in item.floors}
-                outer += builder.block(roots, (ALL,))[0]
-                floors = tuple(roots)
-            divisor_lines = builder.block({"divisor": item.scaled}, (ALL,), notes=builder.note("p"), keep=False)[0]
-    prefix = naming.function(item.name)
-    return Kernel(
-        kind="query" if backward else "forward",
-        name=f"{prefix}_query_kernel" if backward else f"{prefix}_forward_kernel",
-        tensors=tuple(tensors),
-        sizes=tuple(builder.sizes),
-        size_values=tuple(builder.sizes.values()),
-        dims=builder.dims,
-        dim_values=builder.dim_values(),
-        queries=queries,
-        keys=keys,
-        value=value,
-        grad_out=grad_out,
-        dots=dots,
+        finish = _inner(builder.full(weight, item.weight), weight)
+        weight_lines = lines.place(
+            builder.block({weight: item.weight}, levels, finish=finish, notes=builder.note("p", weight))
+        )
+    made, guards = _gradients(builder, levels, wanted)
+    name = f"do{item.tag}"
+    dim = builder.token(builder.group.value).dim
+    return MapText(
+        tag=item.tag,
         exponential=item.exponential,
         plain=item.plain,
         rowmax=item.rowmax,
         entropy=item.entropy,
-        may=may,
-        must=must,
-        may_uses_tile=uses_tile,
-        outer=tuple(outer),
-        head_lines=(),
-        key_lines=key_lines,
-        query_lines=(),
-        key_live=key_live,
-        query_live="",
+        grad_out=TokenTensor(name=name, dim=dim, strides=tuple(f"{name}_stride{axis}" for axis in range(3))),
         score_lines=score_lines,
-        raw_lines=raw_lines,
         mask_lines=mask_lines,
         weight_lines=weight_lines,
-        divisor_lines=divisor_lines,
-        floors=floors,
-        gradient_lines=gradient_lines,
+        gradient_lines=lines.place(made),
         guards=guards,
-        row_gradients=tuple(totals["row"]),
-        pair_gradients=tuple(totals["pair"]),
-        column_totals=(),
-        grads=backward,
-        strips=backward and bool(totals["pair"]),
-        helpers=_helpers(builder),
     )
 
 
-def _by_key(program: Program, item: Map, naming: Naming, *, grads: bool) -> Kernel:
-    builder = Builder(program, item, naming, transposed=True)
-    levels = (KEY, HEAD, ALL)
-    outer: list[str] = []
-    head: list[str] = []
-    lines, may, must, uses_tile = builder.bounds(item.query_bounds, Side.QUERY, (ALL,))
-    head += lines[0]
+def _key_live(builder: Builder, lines: _Lines) -> tuple[tuple[str, ...], str]:
+    """Statements for keys that no query may see, so that what they hold never enters."""
+    if builder.group.key_mask == build.TRUE:
+        return (), ""
+    made = builder.block({"key_live": builder.group.key_mask}, (ROW, ALL), keep=False)
+    return lines.place(made), "tl.trans(key_live)"
+
+
+def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
+    builder = Builder(program, group, naming, transposed=False)
+    lines = _Lines(outer=[], head=[])
+    bounds, may, must, uses_tile = builder.bounds(group.key_bounds, Side.KEY, (ALL,))
+    lines.outer.extend(bounds[0])
+    key_lines, key_live = _key_live(builder, lines)
+    tensors = _vectors(builder)
+    tensors += builder.read_arguments((*group.reads, *group.divisor_reads))
+    maps = []
+    for item in group.maps:
+        text = _map_text(builder, item, (ROW, ALL), lines, {})
+        raw = f"raw{item.tag}"
+        raw_lines: tuple[str, ...] = ()
+        if item.rowmax:
+            finish = _inner(builder.full(raw, item.raw), raw)
+            raw_lines = lines.place(builder.block({raw: item.raw}, (ROW, ALL), finish=finish))
+        floors: tuple[str, ...] = ()
+        divisor_lines: tuple[str, ...] = ()
+        if not item.plain:
+            roots = {builder.names.fresh("floor"): floor for floor in item.floors}
+            if roots:
+                lines.outer.extend(builder.block(roots, (ALL,))[0])
+            floors = tuple(roots)
+            notes = builder.note("p", "divisor")
+            divisor_lines = builder.block({"divisor": item.scaled}, (ALL,), notes=notes, keep=False)[0]
+        maps.append(replace(text, raw_lines=raw_lines, floors=floors, divisor_lines=divisor_lines))
+        tensors.append(_plain(f"out{item.tag}", "vector" if program.single else "acc"))
+        tensors += [_plain(name) for name in stored(item)]
+    return Kernel(
+        kind="forward",
+        name=f"{naming.function(group.name)}_forward_kernel",
+        dots=gradients(group, naming).dots,
+        maps=tuple(maps),
+        may=may,
+        must=must,
+        may_uses_tile=uses_tile,
+        outer=tuple(lines.outer),
+        key_lines=key_lines,
+        key_live=key_live,
+        **_shared(builder, tensors),
+    )
+
+
+def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
+    builder = Builder(program, group, naming, transposed=False)
+    lines = _Lines(outer=[], head=[])
+    bounds, may, must, uses_tile = builder.bounds(group.key_bounds, Side.KEY, (ALL,))
+    lines.outer.extend(bounds[0])
+    key_lines, key_live = _key_live(builder, lines)
+    found = gradients(group, naming)
+    columns = {name for _, part, _, name in found.inputs if part.read.reach == "column"}
+    tensors = [*_vectors(builder), *builder.read_arguments(group.reads)]
+    maps = []
+    for item, own in zip(group.maps, found.wanted, strict=True):
+        wanted = {name: value for name, value in own.items() if name not in columns}
+        maps.append(_map_text(builder, item, (ROW, ALL), lines, wanted))
+        tensors += _backward_arguments(builder, item, maps[-1])
+    tensors += [_plain(f"d_{naming.tensor(name)}", "vector") for name in group.queries]
+    totals = {
+        reach: tuple(TotalText(total=t, gradient=name) for _, part, t, name in found.inputs if part.read.reach == reach)
+        for reach in ("row", "pair")
+    }
+    tensors += [_plain(item.total) for item in (*totals["row"], *totals["pair"])]
+    return Kernel(
+        kind="query",
+        name=f"{naming.function(group.name)}_query_kernel",
+        dots=found.dots,
+        maps=tuple(maps),
+        may=may,
+        must=must,
+        may_uses_tile=uses_tile,
+        outer=tuple(lines.outer),
+        key_lines=key_lines,
+        key_live=key_live,
+        row_totals=totals["row"],
+        pair_totals=totals["pair"],
+        grads=True,
+        **_shared(builder, tensors),
+    )
+
+
+def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Map], *, grads: bool) -> Kernel:
+    builder = Builder(program, group, naming, transposed=True)
+    lines = _Lines(outer=[], head=[])
+    bounds, may, must, uses_tile = builder.bounds(group.query_bounds, Side.QUERY, (ALL,))
+    lines.head.extend(bounds[0])
     query_lines: tuple[str, ...] = ()
     query_live = ""
-    if item.query_mask != build.TRUE:
-        query_lines = builder.block({"query_live": item.query_mask}, (ALL,), notes=builder.note("live"), keep=False)[0]
+    if group.query_mask != build.TRUE:
+        query_lines = builder.block({"query_live": group.query_mask}, (ALL,), keep=False)[0]
         query_live = "tl.trans(query_live)"
-
-    def place(found: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-        outer.extend(found[0])
-        head.extend(found[1])
-        return found[2]
-
-    finish = _inner(builder.full("s", item.score), "s")
-    score_lines = place(builder.block({"s": item.score}, levels, finish=finish, notes=builder.note("s")))
-    mask_lines = place(builder.live(levels))
-    weight_lines: tuple[str, ...] = ()
-    if not item.exponential:
-        whole = _inner(builder.full("p", item.weight), "p")["p"]
-        finish = {"p": partial(_divided, whole, "[None, :]")}
-        weight_lines = place(builder.block({"p": item.weight}, levels, finish=finish, notes=builder.note("p")))
-
-    queries = tuple(builder.token(name) for name in item.queries)
-    keys = tuple(builder.token(name) for name in item.keys)
-    value = builder.token(item.value)
-    grad_out = TokenTensor(name="do", dim=value.dim, strides=("do_stride0", "do_stride1", "do_stride2"))
-    dots = []
-    totals: list[TotalText] = []
-    gradient_lines: tuple[str, ...] = ()
-    guards: tuple[str, ...] = ()
-    tensors = [*map(builder.argument, queries), *map(builder.argument, keys)]
-    tensors += [builder.argument(value)] * grads
-    tensors += builder.read_arguments(item.reads)
-    wanted: dict[str, Expr] = {}
-    for (symbol, query, key), gradient in zip(item.dots, item.dot_gradients, strict=True):
-        name = _named(gradient, f"d_{symbol.name}") if grads else ""
-        wanted |= {name: gradient} if name else {}
-        dots.append(DotText(name=symbol.name, query=naming.tensor(query), key=naming.tensor(key), gradient=name))
+    found = gradients(group, naming)
+    columns = tuple(
+        TotalText(total=total, gradient=name) for _, part, total, name in found.inputs if part.read.reach == "column"
+    )
+    others = {name for _, part, _, name in found.inputs if part.read.reach != "column"}
+    tensors = [*_vectors(builder), *builder.read_arguments(group.reads)]
+    maps = []
+    for item, own in zip(group.maps, found.wanted, strict=True):
+        if item not in members:
+            continue
+        wanted = {name: value for name, value in own.items() if name not in others} if grads else {}
+        maps.append(_map_text(builder, item, (KEY, HEAD, ALL), lines, wanted))
+        tensors += _backward_arguments(builder, item, maps[-1])[: None if grads else len(statistics(item))]
     if grads:
-        for number, part in enumerate(item.input_gradients):
-            if part.read.reach == "column":
-                total = f"d_{builder.reads[part.read.load.tensor]}_{number}"
-                wanted[f"{total}_ij"] = part.value
-                totals.append(TotalText(total=total, gradient="g_ij" if part.value == G else f"{total}_ij"))
-        made, guards = _gradients(builder, levels, wanted)
-        gradient_lines = place(made)
-        tensors.append(builder.argument(grad_out))
+        tensors += [_plain(f"d_{naming.tensor(name)}", "vector") for name in (*group.keys, group.value)]
+        totals = columns
     else:
-        totals.append(TotalText(total="colsum", gradient="p"))
-    tensors += [_plain(name) for name in statistics(item)]
-    if grads:
-        tensors.append(_plain("delta"))
-        tensors += [_plain(f"d_{token.name}", "vector") for token in (*keys, value)]
-    tensors += [_plain(total.total) for total in totals]
-    prefix = naming.function(item.name)
+        totals = (TotalText(total="colsum", gradient=f"p{members[0].tag}"),)
+    tensors += [_plain(item.total) for item in totals]
+    name = "key_kernel" if grads else f"colsum{members[0].tag}_kernel"
     return Kernel(
         kind="key",
-        name=f"{prefix}_key_kernel" if grads else f"{prefix}_colsum_kernel",
+        name=f"{naming.function(group.name)}_{name}",
+        dots=found.dots,
+        maps=tuple(maps),
+        may=may,
+        must=must,
+        may_uses_tile=uses_tile,
+        outer=tuple(lines.outer),
+        head_lines=tuple(lines.head),
+        query_lines=query_lines,
+        query_live=query_live,
+        column_totals=totals,
+        grads=grads,
+        **_shared(builder, tensors),
+    )
+
+
+class _Shared(TypedDict):
+    tensors: tuple[Argument, ...]
+    sizes: tuple[str, ...]
+    size_values: tuple[str, ...]
+    dims: tuple[str, ...]
+    dim_values: tuple[tuple[str, str], ...]
+    queries: tuple[TokenTensor, ...]
+    keys: tuple[TokenTensor, ...]
+    value: TokenTensor
+    helpers: frozenset[str]
+
+
+def _shared(builder: Builder, tensors: Sequence[Argument]) -> _Shared:
+    """What every kernel of a group has."""
+    group = builder.group
+    return _Shared(
         tensors=tuple(tensors),
         sizes=tuple(builder.sizes),
         size_values=tuple(builder.sizes.values()),
         dims=builder.dims,
         dim_values=builder.dim_values(),
-        queries=queries,
-        keys=keys,
-        value=value,
-        grad_out=grad_out,
-        dots=tuple(dots),
-        exponential=item.exponential,
-        plain=item.plain,
-        rowmax=False,
-        entropy=False,
-        may=may,
-        must=must,
-        may_uses_tile=uses_tile,
-        outer=tuple(outer),
-        head_lines=tuple(head),
-        key_lines=(),
-        query_lines=query_lines,
-        key_live="",
-        query_live=query_live,
-        score_lines=score_lines,
-        raw_lines=(),
-        mask_lines=mask_lines,
-        weight_lines=weight_lines,
-        divisor_lines=(),
-        floors=(),
-        gradient_lines=gradient_lines,
-        guards=guards,
-        row_gradients=(),
-        pair_gradients=(),
-        column_totals=tuple(totals),
-        grads=grads,
-        strips=False,
-        helpers=_helpers(builder),
+        queries=tuple(map(builder.token, group.queries)),
+        keys=tuple(map(builder.token, group.keys)),
+        value=builder.token(group.value),
+        helpers=frozenset(str(fn) for fn in builder.printer.helpers),
     )
+
+
+def _vectors(builder: Builder) -> list[Argument]:
+    group = builder.group
+    return [builder.argument(builder.token(name)) for name in (*group.queries, *group.keys, group.value)]
+
+
+def _backward_arguments(builder: Builder, item: Map, text: MapText) -> list[Argument]:
+    """A map's row statistics, its delta and the cotangent of its output."""
+    rows = [_plain(name) for name in (*statistics(item), f"delta{item.tag}")]
+    return [*rows, builder.argument(text.grad_out)]
 
 
 def statistics(item: Map) -> tuple[str, ...]:
     """The row statistics that a backward kernel reads, beside delta."""
     if item.plain:
-        return ("lse",)
-    return ("shift", "inverse") if item.exponential else ("inverse",)
+        return (f"lse{item.tag}",)
+    return (f"shift{item.tag}", f"inverse{item.tag}") if item.exponential else (f"inverse{item.tag}",)
 
 
 def saved(item: Map) -> tuple[str, ...]:
-    """The row statistics that a forward kernel writes."""
-    return ("lse",) if item.plain else ("shift", "l")
+    """The row statistics that the backward needs of the forward."""
+    return (f"lse{item.tag}",) if item.plain else (f"shift{item.tag}", f"l{item.tag}")
+
+
+def stored(item: Map) -> tuple[str, ...]:
+    """Every row statistic that a forward kernel writes."""
+    more = [f"rowmax{item.tag}"] * item.rowmax + [f"u{item.tag}"] * item.entropy
+    return (*saved(item), *more)
 
 
 def _plain(name: str, element: str = "acc") -> Argument:
@@ -326,11 +357,3 @@ def _plain(name: str, element: str = "acc") -> Argument:
 def _inner(finish: Mapping[str, Callable[[Text], str]], name: str) -> dict[str, Callable[[Text], str]]:
     """A root whose statement stands in the innermost loop, whatever it varies with."""
     return {name: finish.get(name, lambda text: text.text)}
-
-
-def _divided(whole: Callable[[Text], str], rows: str, text: Text) -> str:
-    return f"({whole(text)}) * inverse{rows}"
-
-
-def _helpers(builder: Builder) -> frozenset[str]:
-    return frozenset(str(fn) for fn in builder.printer.helpers)

@@ -10,6 +10,7 @@ from attnc.dsl.ir import Axis
 Axes = frozenset[Axis]
 ROW: Axes = frozenset(("b", "h", "i"))
 ALL: Axes = frozenset(("b", "h", "i", "j"))
+HEADS: Axes = frozenset(("b", "h"))
 KEY: Axes = frozenset(("b", "j"))
 HEAD: Axes = frozenset(("b", "h", "j"))
 
@@ -57,8 +58,28 @@ class TotalText:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapText:
+    """The statements of one map in a kernel. ``tag`` ends the names of what it does not share with other maps."""
+
+    tag: str
+    exponential: bool
+    plain: bool
+    rowmax: bool
+    entropy: bool
+    grad_out: TokenTensor
+    score_lines: tuple[str, ...]
+    mask_lines: tuple[str, ...]
+    raw_lines: tuple[str, ...] = ()
+    weight_lines: tuple[str, ...] = ()
+    divisor_lines: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ()
+    gradient_lines: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """What templates/kernels.py.j2 needs to print one kernel."""
+    """What templates/kernels.py.j2 needs to print one kernel: what its maps share, and the maps."""
 
     kind: Literal["forward", "query", "key"]
     name: str
@@ -70,35 +91,32 @@ class Kernel:
     queries: tuple[TokenTensor, ...]
     keys: tuple[TokenTensor, ...]
     value: TokenTensor
-    grad_out: TokenTensor
     dots: tuple[DotText, ...]
-    exponential: bool
-    plain: bool
-    rowmax: bool
-    entropy: bool
+    maps: tuple[MapText, ...]
     may: tuple[tuple[str, str], ...]
     must: tuple[tuple[str, str], ...]
     may_uses_tile: bool
     outer: tuple[str, ...]
-    head_lines: tuple[str, ...]
-    key_lines: tuple[str, ...]
-    query_lines: tuple[str, ...]
-    key_live: str
-    query_live: str
-    score_lines: tuple[str, ...]
-    raw_lines: tuple[str, ...]
-    mask_lines: tuple[str, ...]
-    weight_lines: tuple[str, ...]
-    divisor_lines: tuple[str, ...]
-    floors: tuple[str, ...]
-    gradient_lines: tuple[str, ...]
-    guards: tuple[str, ...]
-    row_gradients: tuple[TotalText, ...]
-    pair_gradients: tuple[TotalText, ...]
-    column_totals: tuple[TotalText, ...]
-    grads: bool
-    strips: bool
     helpers: frozenset[str]
+    head_lines: tuple[str, ...] = ()
+    key_lines: tuple[str, ...] = ()
+    query_lines: tuple[str, ...] = ()
+    key_live: str = ""
+    query_live: str = ""
+    row_totals: tuple[TotalText, ...] = ()
+    pair_totals: tuple[TotalText, ...] = ()
+    column_totals: tuple[TotalText, ...] = ()
+    grads: bool = False
+
+    @property
+    def dim_arguments(self) -> str:
+        """The vectors' sizes and the powers of two that hold them."""
+        return " ".join(f"{dim}: tl.constexpr, BLOCK_{dim}: tl.constexpr," for dim in self.dims)
+
+    @property
+    def strips(self) -> bool:
+        """Whether pairwise cotangents leave the kernel, in strips of queries."""
+        return bool(self.pair_totals)
 
     @property
     def key_outputs(self) -> tuple[TokenTensor, ...]:
@@ -106,6 +124,6 @@ class Kernel:
         return (*self.keys, self.value)
 
     def operand(self, name: str) -> str:
-        """The type that a tile is multiplied in beside ``name``: weights that are no exponential may be large, so
-        they stay in the accumulation type."""
-        return f"{name}.dtype" if self.exponential else "ACC"
+        """The type that a cotangent is multiplied in beside ``name``: weights that are no exponential may be large,
+        so they stay in the accumulation type."""
+        return f"{name}.dtype" if all(item.exponential for item in self.maps) else "ACC"

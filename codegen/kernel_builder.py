@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from attnc.codegen import build
 from attnc.codegen.bounds import Bounds
 from attnc.codegen.kernel import ALL, PAIR, PAIR_T, Argument, Axes, TokenTensor
-from attnc.codegen.lower import DrawnTable, G, L, Map, Program, S
+from attnc.codegen.lower import DrawnTable, G, Group, L, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_triton import TensorText, TritonPrinter
@@ -20,18 +20,18 @@ from attnc.dsl.ir import Expr, Kind, Load, Side, Size, dependencies, postorder
 class Builder:
     """The state of printing one kernel: names taken, expressions already named, helpers used."""
 
-    def __init__(self, program: Program, item: Map, naming: Naming, *, transposed: bool) -> None:
+    def __init__(self, program: Program, group: Group, naming: Naming, *, transposed: bool) -> None:
         self.program = program
-        self.map = item
+        self.group = group
         self.naming = naming
         self.transposed = transposed
         self.names = Names([*KERNEL_WORDS, *naming.taken])
-        self.reads = {read.tensor: naming.tensor(read.tensor) for read in (*item.reads, *item.divisor_reads)}
+        self.reads = {read.tensor: naming.tensor(read.tensor) for read in (*group.reads, *group.divisor_reads)}
         self.texts: dict[str, TensorText] = {}
         self.sized: dict[str, list[int]] = {name: [] for name in self.reads}
         for tensor in self.reads:
             self._describe(tensor)
-        self.dims, self.dim_of = vector_dims(program, item, naming)
+        self.dims, self.dim_of = vector_dims(group, naming)
         leaves: dict[Expr, str] = {
             build.index("b"): "b",
             build.index("h"): "h",
@@ -39,20 +39,18 @@ class Builder:
             build.index("j"): "j",
             build.offset(Side.QUERY): "q_offset",
             build.offset(Side.KEY): "kv_offset",
-            G: "g_ij",
-            S: "s",
             L: "l",
             SHIFT: "m",
             **{build.symbol(word, Kind.INT): word for word in ("i0", "i1", "j0", "j1")},
-            **{symbol: symbol.name for symbol, _, _ in item.dots},
+            **{symbol: symbol.name for symbol, _, _ in group.dots},
         }
         self.sizes: dict[str, str] = {}
         self.printer = TritonPrinter(leaves, self.names, self.texts)
         self._name_sizes()
-        self.symbols: dict[Expr, Axes] = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in item.dots}}
+        self.symbols: dict[Expr, Axes] = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in group.dots}}
 
     def _describe(self, tensor: str) -> None:
-        uses = [use for use in (*self.map.reads, *self.map.divisor_reads) if use.tensor == tensor]
+        uses = [use for use in (*self.group.reads, *self.group.divisor_reads) if use.tensor == tensor]
         axes = self.naming.axes(tensor)
         text = TensorText(
             pointer=f"{self.reads[tensor]}_ptr",
@@ -64,7 +62,7 @@ class Builder:
         for use in uses:
             if drawn:
                 text.safe[use] = (True,) * len(axes)
-            elif self.map.length == build.size("M") or "j" not in dependencies(use):
+            elif self.group.length == build.size("M") or "j" not in dependencies(use):
                 text.safe[use] = in_bounds(use, axes)
             else:  # keys run over a derived length
                 text.safe[use] = (False,) * len(axes)
@@ -77,11 +75,11 @@ class Builder:
         standard = {"H": "H", "N": "N"}  # a map may be given its keys per query head, so G is not the kernel's own
         for name, text in standard.items():
             leaves[build.size(name)] = text
-        leaves[self.map.length] = "M"
+        leaves[self.group.length] = "M"
         for dim, text in self.dim_of.items():
             if isinstance(dim, Size):
                 leaves[dim] = text
-        for size, host in host_sizes(self.map, self.naming).items():
+        for size, host in host_sizes(self.group, self.naming).items():
             if size not in leaves:
                 leaves[size] = f"size_{size.name}"
                 self.sizes[leaves[size]] = host
@@ -112,7 +110,7 @@ class Builder:
     def dim_values(self) -> tuple[tuple[str, str], ...]:
         """Each dim's constexpr and what the host passes for it."""
         found: dict[str, str] = {}
-        for name in (*self.map.queries, self.map.value):
+        for name in (*self.group.queries, self.group.value):
             found.setdefault(self.dim_of[self.naming.dim(name)], f"{self.naming.tensor(name)}.shape[3]")
         return tuple(found.items())
 
@@ -147,16 +145,25 @@ class Builder:
         lines = self.block(roots, levels, keep=False) if roots else tuple(() for _ in levels)
         return lines, may or (("0", "0"),), must, uses
 
+    def enter(self, item: Map) -> None:
+        """From here on, what is printed belongs to this map."""
+        self.map = item
+        own = (S, G)
+        kept = {node: text for node, text in self.printer.leaves.items() if not set(own) & set(postorder(node))}
+        self.printer.leaves = kept | {S: f"s{item.tag}", G: f"g_ij{item.tag}"}
+
     def live(self, levels: Sequence[Axes]) -> tuple[tuple[str, ...], ...]:
         """Statements that make ``live`` of a partial tile: the mask, and that the row exists."""
+        name = f"live{self.map.tag}"
         tail = "(row < N)[None, :]" if self.transposed else "(col < M)[None, :]"
-        if not self.map.masked:
-            return (*(() for _ in levels[1:]), (f"live = {tail}",))
-        finish = {"live": lambda text: f"{text.within(AND)} & {tail}"}
-        return self.block({"live": self.map.mask}, levels, finish=finish, notes=self.note("live"), keep=False)
+        if self.map.mask == build.TRUE:
+            return (*(() for _ in levels[1:]), (f"{name} = {tail}",))
+        finish = {name: lambda text: f"{text.within(AND)} & {tail}"}
+        return self.block({name: self.map.mask}, levels, finish=finish, notes=self.note("live", name), keep=False)
 
-    def note(self, name: str) -> dict[str, str]:
-        line = self.naming.line(self.map.name, name)
+    def note(self, what: str, name: str) -> dict[str, str]:
+        """Beside a root's statement, the line of the spec that it came from."""
+        line = self.naming.line(self.map.name, what)
         return {name: f"  # {line}"} if line else {}
 
     def full(self, name: str, root: Expr) -> dict[str, Callable[[Text], str]]:
@@ -166,24 +173,16 @@ class Builder:
         return {} if needs else {name: lambda text: f"{text.within(3)} + tl.zeros({shape}, ACC)"}
 
 
-def host_sizes(item: Map, naming: Naming) -> dict[Size, str]:
-    """Every size that a map's expressions name, and what the host's functions of this map call it: what they can
+def host_sizes(group: Group, naming: Naming) -> Mapping[Size, str]:
+    """Every size that a group's expressions name, and what the host's functions of this group call it: what they can
     read off their tensors, else an argument ``size_...``."""
     known: dict[Expr, str] = {build.size(name): name for name in ("B", "H", "N")}
-    known[item.length] = "M"
-    known[naming.dim(item.value)] = "E"
-    for name in item.queries:
+    known[group.length] = "M"
+    known[naming.dim(group.value)] = "E"
+    for name in group.queries:
         known.setdefault(naming.dim(name), f"{naming.tensor(name)}.shape[3]")
-    roots = [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
-    roots += [part.value for part in item.input_gradients]
-    roots += [end for bound in (item.key_bounds, item.query_bounds) for end in ends(bound)]
-    found = [node for node in postorder(*roots) if isinstance(node, Size)]
+    found = [node for node in postorder(*group.expressions) if isinstance(node, Size)]
     return {size: known.get(size, naming.size(size.name)) for size in found}
-
-
-def ends(bound: Bounds) -> tuple[Expr, ...]:
-    """Every end of every interval that is not open."""
-    return tuple(end for interval in (*bound.may, *bound.must) for end in interval if end is not None)
 
 
 def bound_names(
@@ -205,13 +204,13 @@ def bound_names(
     return roots, tuple(found["may"]), tuple(found["must"]), bound.first in below or bound.last in below
 
 
-def vector_dims(program: Program, item: Map, naming: Naming) -> tuple[tuple[str, ...], dict[Expr, str]]:
-    """The distinct vector sizes of a map, as constexpr names."""
+def vector_dims(group: Group, naming: Naming) -> tuple[tuple[str, ...], dict[Expr, str]]:
+    """The distinct vector sizes of a group, as constexpr names."""
     found: dict[Expr, str] = {}
-    for name in (*item.queries, item.value):
+    for name in (*group.queries, group.value):
         dim = naming.dim(name)
         if dim not in found:
             found[dim] = dim.name if isinstance(dim, Size) and dim.name in ("D", "E") else f"D{len(found)}"
-    for query, key in ((query, key) for _, query, key in item.dots):
+    for query, key in ((query, key) for _, query, key in group.dots):
         found.setdefault(naming.dim(key), found[naming.dim(query)])
     return tuple(dict.fromkeys(found.values())), found

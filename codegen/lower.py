@@ -18,7 +18,8 @@ every input read follow from g by ``derive`` over the shared graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from attnc.codegen import build
@@ -99,20 +100,13 @@ class InputGradient:
 
 @dataclass(frozen=True, kw_only=True)
 class Map:
-    """One branch, ready to be printed. Dots are Symbols ``dots[k][0]``; key rows past the end, and pairs outside
-    ``mask``, have weight 0."""
+    """One branch, ready to be printed. Its dots are the Symbols of its group; pairs outside ``mask`` have weight 0."""
 
     name: str
-    dots: tuple[tuple[Symbol, str, str], ...]
-    queries: tuple[str, ...]
-    keys: tuple[str, ...]
-    value: str
-    length: Expr
+    tag: str
     score: Expr
     raw: Expr
     mask: Expr
-    key_mask: Expr
-    query_mask: Expr
     exponential: bool
     weight: Expr
     scaled: Expr
@@ -124,30 +118,72 @@ class Map:
     input_gradients: tuple[InputGradient, ...]
     scaled_by_l: Expr
     scaled_by_read: tuple[tuple[Load, Expr], ...]
-    key_bounds: Bounds
-    query_bounds: Bounds
     rowmax: bool
     entropy: bool
     colsum: bool
 
-    @property
-    def masked(self) -> bool:
-        """Whether any pair that exists may be masked."""
-        return self.mask != build.TRUE
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Maps over the same keys and values, computed in one pass: each dot once, each tile of keys read once.
+    ``mask`` is live where any map is; ``must`` of the bounds holds for all of them. ``dots``: Symbol, query, key."""
+
+    name: str
+    maps: tuple[Map, ...]
+    dots: tuple[tuple[Symbol, str, str], ...]
+    value: str
+    length: Expr
+    mask: Expr
+    key_mask: Expr
+    query_mask: Expr
+    key_bounds: Bounds
+    query_bounds: Bounds
 
     @property
-    def pairs(self) -> tuple[InputGradient, ...]:
-        """Gradients that need the pairwise cotangent itself."""
-        return tuple(item for item in self.input_gradients if item.read.reach == "pair")
+    def queries(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(query for _, query, _ in self.dots))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(key for _, _, key in self.dots))
+
+    @property
+    def reads(self) -> tuple[Load, ...]:
+        """What scores, masks and weights read."""
+        return tuple(dict.fromkeys(read for item in self.maps for read in item.reads))
+
+    @property
+    def divisor_reads(self) -> tuple[Load, ...]:
+        return tuple(dict.fromkeys(read for item in self.maps for read in item.divisor_reads))
+
+    @property
+    def masked(self) -> bool:
+        """Whether any map may mask a pair that exists."""
+        return any(item.mask != build.TRUE for item in self.maps)
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        """Everything that is printed for some map."""
+        found: list[Expr] = []
+        for item in self.maps:
+            found += [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
+            found += [part.value for part in item.input_gradients]
+        for bound in (self.key_bounds, self.query_bounds):
+            found += [end for interval in (*bound.may, *bound.must) for end in interval if end is not None]
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A whole spec: its attention (prologue, output, emits) and a map a branch."""
+    """A whole spec: its attention (prologue, output, emits), its branches as maps, in groups of one pass each."""
 
     attention: Attention
     tables: tuple[DrawnTable | ListedTable, ...]
-    maps: tuple[Map, ...]
+    groups: tuple[Group, ...]
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        return tuple(item for group in self.groups for item in group.maps)
 
     @property
     def single(self) -> bool:
@@ -155,27 +191,85 @@ class Program:
         return len(self.maps) == 1 and isinstance(self.attention.output, Symbol)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Algebra:
+    """A branch's expressions, simplified, dots still in place."""
+
+    branch: Branch
+    score: Expr
+    raw: Expr
+    mask: Expr
+    exponential: bool
+    weight: Expr
+    dots: tuple[Dot, ...]
+
+
 def lower(attention: Attention) -> Program:
     """A specialized attention as maps. Raises SpecError for what has no lowering."""
     tables: dict[Expr, DrawnTable | ListedTable] = {}
-    maps = tuple(_map(attention, branch, tables) for branch in attention.branches)
-    return Program(attention=attention, tables=tuple(tables.values()), maps=maps)
+    shared: dict[object, list[_Algebra]] = {}
+    for branch in attention.branches:
+        found = _algebra(attention, branch, tables)
+        keys = frozenset(dot.right for dot in found.dots)
+        shared.setdefault((keys, branch.value, branch.keys), []).append(found)
+    groups = tuple(_group(attention, members) for members in shared.values())
+    return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
 
 
-def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> Map:
+def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> _Algebra:
     score, mask = transform((branch.score, branch.mask), lambda node: _tabulate(attention, node, tables))
     raw, mask = simplify((score, mask))
     raw = _reciprocals(raw)
-
     weight = simplify((branch.normalization.weight,))[0]
     exponent = _exponent(weight)
-    exponential = exponent is not None
     if exponent is not None:
         score = simplify(substitute((exponent,), {S: raw}))[0]
         weight = build.apply(Fn.EXP, S)
     else:
         score = raw
+    return _Algebra(
+        branch=branch,
+        score=score,
+        raw=raw,
+        mask=mask,
+        exponential=exponent is not None,
+        weight=weight,
+        dots=tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot)),
+    )
 
+
+def _group(attention: Attention, members: list[_Algebra]) -> Group:
+    names: dict[Expr, Symbol] = {}
+    dots: list[tuple[Symbol, str, str]] = []
+    for dot in dict.fromkeys(dot for member in members for dot in member.dots):
+        assert isinstance(dot.left, Vector) and isinstance(dot.right, Vector)
+        names[dot] = build.symbol(f"dot{len(dots)}", Kind.FLOAT)
+        dots.append((names[dot], dot.left.name, dot.right.name))
+    alone = len(members) == 1
+    maps = tuple(_map(attention, member, names, "" if alone else f"_{member.branch.name}") for member in members)
+    (some,) = simplify((build.any_of(item.mask for item in maps),))
+    (every,) = simplify((build.all_of(item.mask for item in maps),))
+    length = members[0].branch.keys
+    keys, queries = key_bounds(some, length), query_bounds(some)
+    if some != every:
+        keys = replace(keys, must=key_bounds(every, length).must)
+        queries = replace(queries, must=query_bounds(every).must)
+    return Group(
+        name="_".join(item.name for item in maps),
+        maps=maps,
+        dots=tuple(dots),
+        value=members[0].branch.value,
+        length=length,
+        mask=some,
+        key_mask=key_only(some),
+        query_mask=query_only(some),
+        key_bounds=keys,
+        query_bounds=queries,
+    )
+
+
+def _map(attention: Attention, found: _Algebra, names: Mapping[Expr, Symbol], tag: str) -> Map:
+    branch, exponential = found.branch, found.exponential
     divisor = simplify((branch.normalization.divisor,))[0]
     floors: tuple[Expr, ...] = ()
     if exponential:
@@ -185,21 +279,12 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
     scaled = simplify((scaled,))[0]
     plain = exponential and scaled == L
 
-    dots = tuple(dict.fromkeys(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot)))
-    names: dict[Expr, Expr] = {}
-    dot_list: list[tuple[Symbol, str, str]] = []
-    for dot in dots:
-        assert isinstance(dot, Dot) and isinstance(dot.left, Vector) and isinstance(dot.right, Vector)
-        name = build.symbol(f"dot{len(dot_list)}", Kind.FLOAT)
-        names[dot] = name
-        dot_list.append((name, dot.left.name, dot.right.name))
-    score, raw, mask, weight = substitute((score, raw, mask, weight), names)
-
+    score, raw, mask, weight = substitute((found.score, found.raw, found.mask, found.weight), dict(names))
     differentiable = _differentiable(attention)
     root = score if exponential else simplify(substitute((weight,), {S: score}))[0]
     reads = tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Load))
     wanted = [read for read in postorder(root) if isinstance(read, Load) and read.tensor in differentiable]
-    symbols = [symbol for symbol, _, _ in dot_list]
+    symbols = list(names.values())
     gradients = derive(root, (*symbols, *wanted), G)
     order: list[Expr] = [*symbols, *wanted]
     simplified = simplify([gradients[node] for node in order])
@@ -214,16 +299,10 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
     whats = {emit.what for emit in attention.emits if emit.branch == branch.name}
     return Map(
         name=branch.name,
-        dots=tuple(dot_list),
-        queries=tuple(dict.fromkeys(query for _, query, _ in dot_list)),
-        keys=tuple(dict.fromkeys(key for _, _, key in dot_list)),
-        value=branch.value,
-        length=branch.keys,
+        tag=tag,
         score=score,
         raw=raw,
         mask=mask,
-        key_mask=key_only(mask),
-        query_mask=query_only(mask),
         exponential=exponential,
         weight=weight,
         scaled=scaled,
@@ -239,8 +318,6 @@ def _map(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | L
         ),
         scaled_by_l=by_l,
         scaled_by_read=tuple(zip(divisor_wanted, by_reads, strict=True)),
-        key_bounds=key_bounds(mask, branch.keys),
-        query_bounds=query_bounds(mask),
         rowmax="rowmax" in whats,
         entropy="entropy" in whats,
         colsum="colsum" in whats,
@@ -416,4 +493,4 @@ def _drawn(attention: Attention, node: Drawn, tables: dict[Expr, DrawnTable | Li
     return build.apply(Fn.AND, build.ge(node.column, 0), build.any_of(hits))
 
 
-__all__ = ["DrawnTable", "InputGradient", "ListedTable", "Map", "Program", "Read", "lower", "scale_divisor"]
+__all__ = ["DrawnTable", "Group", "InputGradient", "ListedTable", "Map", "Program", "Read", "lower", "scale_divisor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnc.codegen.bounds import Bounds
-from attnc.codegen.lower import Map, Program
+from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.plan import Plan
 from attnc.codegen.print_torch import TorchPrinter
@@ -19,8 +19,8 @@ def describe(program: Program, plan: Plan) -> str:
         lines.append(f"  before the maps: {token.name}, once a {token.side} token, in PyTorch")
     for table in program.tables:
         lines.append(f"  before the maps: table {table.name}, once a call")
-    for item in program.maps:
-        lines += _map(program, item)
+    for group in program.groups:
+        lines += _group(program, group)
     lines.append(f"  tiles, largest that fit {plan.limit // 1024} KiB of shared memory a block (bf16, by vector size)")
     for step, title in (("forward", "forward"), ("query", "d query"), ("key", "d key, d value")):
         for tile in plan.tiles:
@@ -32,35 +32,37 @@ def describe(program: Program, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _map(program: Program, item: Map) -> list[str]:
+def _group(program: Program, group: Group) -> list[str]:
     naming = Naming(program)
-    kind = (
-        "weights are exponentials: online with a running maximum"
-        if item.exponential
-        else "weights are no exponentials: summed as they are"
-    )
-    lines = [
-        f"  map {item.name}: tiles with online accumulation over live tiles only",
-        f"    {kind}",
-        f"    kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
-    ]
-    lines += _live("keys of queries i0..i1", item.key_bounds, item, naming)
-    lines += _live("queries of keys j0..j1", item.query_bounds, item, naming)
-    for part in item.input_gradients:
-        where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]
-        lines.append(f"    gradient of {part.read.load.tensor}: summed {where}, no atomics")
+    names = ", ".join(item.name for item in group.maps)
+    together = " together, for they share keys and values" if len(group.maps) > 1 else ""
+    lines = [f"  map {names}{together}: tiles with online accumulation over live tiles only"]
+    for item in group.maps:
+        kind = (
+            "exponentials: online with a running maximum" if item.exponential else "no exponentials: summed as they are"
+        )
+        lines += [
+            f"    {item.name}: weights are {kind}",
+            f"    {item.name}: kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
+        ]
+    lines += _live("keys of queries i0..i1", group.key_bounds, naming)
+    lines += _live("queries of keys j0..j1", group.query_bounds, naming)
+    for item in group.maps:
+        for part in item.input_gradients:
+            where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]
+            lines.append(f"    gradient of {part.read.load.tensor}: summed {where}, no atomics")
     return lines
 
 
-def _live(title: str, bound: Bounds, item: Map, naming: Naming) -> list[str]:
+def _live(title: str, bound: Bounds, naming: Naming) -> list[str]:
     lines = []
     for word, intervals in (("may be live", bound.may), ("are all live", bound.must)):
-        texts = [f"[{_end(lo, 'first', item, naming)}, {_end(hi, 'end', item, naming)})" for lo, hi in intervals]
+        texts = [f"[{_end(lo, 'first', naming)}, {_end(hi, 'end', naming)})" for lo, hi in intervals]
         lines.append(f"    {title} that {word}: {' and '.join(texts) or 'none known'}")
     return lines
 
 
-def _end(end: Expr | None, open_end: str, item: Map, naming: Naming) -> str:
+def _end(end: Expr | None, open_end: str, naming: Naming) -> str:
     """An interval's end in the spec's own names."""
     if end is None:
         return open_end

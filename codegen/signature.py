@@ -34,7 +34,7 @@ def signatures(program: Program, plan: Plan, dtype: str, dim: int) -> tuple[Sign
     """Every kernel of a program for vectors of ``dim`` elements of ``dtype`` (as the language spells it)."""
     naming = Naming(program)
     return tuple(
-        _signature(kernel, plan, dtype, dim) for item in program.maps for kernel in kernels(program, item, naming)
+        _signature(kernel, plan, dtype, dim) for group in program.groups for kernel in kernels(program, group, naming)
     )
 
 
