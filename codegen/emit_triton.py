@@ -24,7 +24,7 @@ from attnc.codegen.kernel_builder import Builder
 from attnc.codegen.lower import G, Group, InputGradient, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.printer import Text
-from attnc.dsl.ir import Apply, Const, Expr, Fn, Side, Symbol, dependencies, postorder
+from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
 def kernels(program: Program, group: Group, naming: Naming) -> tuple[Kernel, ...]:
@@ -156,12 +156,17 @@ def _map_text(
     )
 
 
+def _along_dims(name: str, mask: Expr, axis: Axis) -> str:
+    """A mask of one side's rows as [rows, 1]; one that varies with none is a scalar already."""
+    return f"tl.trans({name})" if axis in dependencies(mask) else name
+
+
 def _key_live(builder: Builder, lines: _Lines) -> tuple[tuple[str, ...], str]:
     """Statements for keys that no query may see, so that what they hold never enters."""
     if builder.group.key_mask == build.TRUE:
         return (), ""
     made = builder.block({"key_live": builder.group.key_mask}, (ROW, ALL), keep=False)
-    return lines.place(made), "tl.trans(key_live)"
+    return lines.place(made), _along_dims("key_live", builder.group.key_mask, "j")
 
 
 def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
@@ -254,7 +259,7 @@ def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Ma
     query_live = ""
     if group.query_mask != build.TRUE:
         query_lines = builder.block({"query_live": group.query_mask}, (ALL,), keep=False)[0]
-        query_live = "tl.trans(query_live)"
+        query_live = _along_dims("query_live", group.query_mask, "i")
     found = gradients(group, naming)
     columns = tuple(
         TotalText(total=total, gradient=name) for _, part, total, name in found.inputs if part.read.reach == "column"

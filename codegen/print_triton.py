@@ -146,7 +146,8 @@ class TritonPrinter(Printer):
         return (int_range(dividend)[0] or 0) >= 0 and int_range(divisor)[0] > 0
 
     def _widened(self, node: Expr, text: Text) -> Text:
-        return text if isinstance(node, Const) else Text(text=f"tl.cast({text.text}, tl.int64)")
+        narrow = node.kind is Kind.INT and not isinstance(node, Const)
+        return Text(text=f"tl.cast({text.text}, tl.int64)") if narrow else text
 
     def _operand(self, node: Expr, text: Text) -> str:
         """An argument of a call, where Triton takes a literal for float32."""
