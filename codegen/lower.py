@@ -125,7 +125,8 @@ class Map:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Maps over the same keys and values, computed in one pass: each dot once, each tile of keys read once.
+    """Maps over the same keys, live in the same intervals, and the same values, computed in one pass: each dot once,
+    each tile of keys read once.
     ``mask`` is live where any map is; ``must`` of the bounds holds for all of them. ``dots``: Symbol, query, key."""
 
     name: str
@@ -211,7 +212,9 @@ def lower(attention: Attention) -> Program:
     for branch in attention.branches:
         found = _algebra(attention, branch, tables)
         keys = frozenset(dot.right for dot in found.dots)
-        shared.setdefault((keys, branch.value, branch.keys), []).append(found)
+        # A window beside a whole row is cheaper alone: together, each tile would cost both maps.
+        live = key_bounds(found.mask, branch.keys).may
+        shared.setdefault((keys, branch.value, branch.keys, live), []).append(found)
     groups = tuple(_group(attention, members) for members in shared.values())
     return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
 

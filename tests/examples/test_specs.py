@@ -50,6 +50,13 @@ CASES = {
     "linear": Case(),
     "linformer": Case(inputs={"e": noise(6, N), "f": noise(6, N)}),
     "longformer": Case(params={"w": 5, "g": 2}),
+    "native_sparse": Case(
+        params={"w": 6, "n": 8},
+        inputs={
+            "chosen": torch.tensor([[[[0, -1], [1, 0], [0, 2], [3, 1], [4, 0]]]], dtype=torch.int32).expand(B, H, 5, 2),
+            "gate": noise(B, H, N, 2),
+        },
+    ),
     "padded": Case(inputs={"len": torch.tensor([5, N], dtype=torch.int32)}),
     "performer": Case(inputs={"omega": noise(24, D)}),
     "prefix_lm": Case(inputs={"n": torch.tensor([3, 20], dtype=torch.int32)}),

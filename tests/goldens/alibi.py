@@ -195,8 +195,8 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
 
 def _position(name, offset, length):
-    if not -(2**30) <= offset <= 2**30 - length:
-        raise ValueError(f"alibi: {name} = {offset} puts positions beyond 2**30")
+    if not -(2**29) <= offset <= 2**29 - length:
+        raise ValueError(f"alibi: {name} = {offset} puts positions beyond 2**29")
 
 
 def _accumulator(x):
@@ -371,11 +371,11 @@ def _out_backward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
         i0, i1 = int(i.min()), int(i.max())
         may0_hi = i1 - kv_offset + 1
         must0_hi = i0 - kv_offset + 1
-        do_tile = do[:, :, start:stop].to(acc)
         q_tile = q[:, :, start:stop].to(acc)
-        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
-        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # a row with no key: all weights 0
+        do_tile = do[:, :, start:stop].to(acc)
         delta_tile = delta[:, :, start:stop].unsqueeze(-1)
+        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
+        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # no key: all weights 0
         for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
@@ -384,11 +384,12 @@ def _out_backward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
             dot0 = _dot(q_tile, k_tile)
             s = dot0 * x - slope_at * torch.abs(i - j).to(acc)  # alibi.attn:5
             p = torch.exp(s - lse_tile)
-            dp = _dot(do_tile, v_values)
-            g_ij = p * (dp - delta_tile)
             if not full:
                 live = j <= i  # alibi.attn:6
                 p = torch.where(live, p, 0.0)
+            dp = _dot(do_tile, v_values)
+            g_ij = p * (dp - delta_tile)
+            if not full:
                 g_ij = torch.where(live, g_ij, 0.0)
             d_dot0 = g_ij * x
             d_slope_0_ij = -g_ij * torch.abs(i - j).to(acc)
@@ -545,7 +546,8 @@ def _out_forward_kernel(
     out_ptr,
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -593,6 +595,12 @@ def _out_forward_kernel(
                 mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                 other=0.0,
             )  # [BLOCK_N, BLOCK_D]
+            v = tl.load(
+                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
+                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
+                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
+                other=0.0,
+            )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 * x - slope_at * tl.cast(tl.abs(i - j), ACC)  # alibi.attn:5
             if part == 1:
@@ -605,20 +613,13 @@ def _out_forward_kernel(
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
-            operand = v_ptr.dtype.element_ty
-            v = tl.load(
-                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
-                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
-                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
-                other=0.0,
-            )  # [BLOCK_N, BLOCK_E]
-            acc += tl.dot(p.to(operand), v.to(operand), input_precision=PRECISION, out_dtype=ACC)
-    dead = l_i == 0.0  # no live key
+            acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    dims = tl.arange(0, BLOCK_E)
+    dead = l_i == 0.0  # no live key
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
-    dims = tl.arange(0, BLOCK_E)
     tl.store(
         out_ptr + at_row[:, None] * E + dims[None, :],
         acc.to(out_ptr.dtype.element_ty),
@@ -632,13 +633,14 @@ def _out_query_kernel(
     k_ptr, k_stride0, k_stride1, k_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
     slope_ptr, slope_stride0,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_q_ptr,
     d_slope_0_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_M queries of one head, and of what is read once a row."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -664,13 +666,13 @@ def _out_query_kernel(
         other=0.0,
     )
     d_q = tl.zeros([BLOCK_M, BLOCK_D], ACC)
+    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     do = tl.load(
         do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * do_stride2 + tl.arange(0, BLOCK_E)[None, :],
         mask=(tl.arange(0, BLOCK_E)[None, :] < E),
         other=0.0,
     )
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     lse = tl.load(lse_ptr + at_row)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
@@ -733,13 +735,14 @@ def _out_key_kernel(
     k_ptr, k_stride0, k_stride1, k_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
     slope_ptr, slope_stride0,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_k_ptr,
     d_v_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_N keys and values of one key-value head, summed over its query heads."""
     tiles = (M + BLOCK_N - 1) // BLOCK_N
@@ -792,6 +795,7 @@ def _out_key_kernel(
                     mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                     other=0.0,
                 )
+                dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
                 lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
@@ -803,7 +807,6 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0 * x - slope_at * tl.cast(tl.abs(i - j), ACC)  # alibi.attn:5
                 p = tl.exp2((s - lse[None, :]) * LOG2E)
                 if part == 1:
@@ -832,11 +835,12 @@ def _out_key_kernel(
 
 def _out_forward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
+    device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=v.device, dtype=v.dtype)
-    lse = torch.empty(B, H, N, device=v.device, dtype=acc)
+    out = torch.empty(B, H, N, E, device=device, dtype=v.dtype)
+    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
-    if out.numel() > 0:
+    if B * H * N > 0:
         _out_forward_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -873,9 +877,9 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             slope, _stride(slope, 0),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_q,
             d_slope_0,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
@@ -889,9 +893,9 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             slope, _stride(slope, 0),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_k,
             d_v,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
@@ -910,9 +914,17 @@ d_slope_sum.to(slope.dtype),
     )
 
 
-def _out_statistics(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse):
-    """What the backward and the emits need of each query's sums."""
-    return (lse,)
+def _out_delta(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total):
+    """What the divisor takes off each query's cotangents: [B, H, N]."""
+    acc = _accumulator(v)
+    inner = (do.to(acc) * out.to(acc)).sum(-1)
+    dead = lse == -math.inf
+    delta = inner
+    if d_lse is not None:
+        delta = delta - d_lse
+    if d_total is not None:
+        delta = delta - d_total * torch.exp(lse)
+    return torch.where(dead, 0.0, delta)
 
 
 @torch.library.custom_op(
@@ -932,29 +944,27 @@ def _(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
     row = v.new_empty((B, H, N), dtype=acc)
-    return (out, torch.empty_like(row))
+    return (
+        torch.empty_like(out),
+torch.empty_like(row),
+    )
 
 
 @torch.library.custom_op(
     "attnc::alibi_d26fa071b4e05ba5_out_backward",
     mutates_args=(),
     schema="(Tensor q, Tensor k, Tensor v, Tensor slope, Tensor? q_offsets, "
-    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor lse, "
-    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
+    "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
+    "bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _out_backward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
-    acc = _accumulator(v)
-    inner = (do.to(acc) * out.to(acc)).sum(-1)
-    statistics = (lse,)
-    dead = lse == -math.inf
-    delta = inner
-    if d_lse is not None:
-        delta = delta - d_lse
-    if d_total is not None:
-        delta = delta - d_total * torch.exp(lse)
-    delta = torch.where(dead, 0.0, delta)
+    delta = _out_delta(
+        q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, do, d_lse, d_total,
+    )
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
+    gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -969,8 +979,9 @@ def _(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_l
 
 
 def _out_save(ctx, inputs, output):
-    (q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
-    ctx.save_for_backward(q, k, v, slope, q_offsets, *output[:2])
+    q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend = inputs
+    out, lse = output
+    ctx.save_for_backward(q, k, v, slope, q_offsets, out, lse)
     ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
@@ -978,8 +989,9 @@ def _out_gradient(ctx, *cotangents):
     q, k, v, slope, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _out_backward(
-        q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out, cotangents[0], None, None,
-        list(ctx.needs_input_grad[:4]), backend
+        q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:4]), backend,
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
@@ -1006,10 +1018,12 @@ def alibi(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     slope, = (call.inputs[name] for name, _, _, _ in _INPUTS)
     sizes = call.sizes
     B, H, N = sizes["B"], sizes["H"], sizes["N"]
-    backend = _backend(backend, q.device, _out_forward_kernel)
+    backend, dtype = _backend(backend, q.device, _out_forward_kernel), q.dtype
+    if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
+        q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     out, out_lse = _out_forward(
         q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend
     )
-    out = out.to(q.dtype)
+    out = out.to(dtype)
     return out

@@ -208,8 +208,8 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
 
 def _position(name, offset, length):
-    if not -(2**30) <= offset <= 2**30 - length:
-        raise ValueError(f"differential: {name} = {offset} puts positions beyond 2**30")
+    if not -(2**29) <= offset <= 2**29 - length:
+        raise ValueError(f"differential: {name} = {offset} puts positions beyond 2**29")
 
 
 def _accumulator(x):
@@ -381,11 +381,11 @@ def _pos_backward_eager(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
         i0, i1 = int(i.min()), int(i.max())
         may0_hi = i1 - kv_offset + 1
         must0_hi = i0 - kv_offset + 1
-        do_tile = do[:, :, start:stop].to(acc)
         q1_tile = q1[:, :, start:stop].to(acc)
-        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
-        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # a row with no key: all weights 0
+        do_tile = do[:, :, start:stop].to(acc)
         delta_tile = delta[:, :, start:stop].unsqueeze(-1)
+        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
+        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # no key: all weights 0
         for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
@@ -394,11 +394,12 @@ def _pos_backward_eager(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
             dot0 = _dot(q1_tile, k1_tile)
             s = dot0 * x  # differential.attn:9
             p = torch.exp(s - lse_tile)
-            dp = _dot(do_tile, v_values)
-            g_ij = p * (dp - delta_tile)
             if not full:
                 live = j <= i  # differential.attn:10
                 p = torch.where(live, p, 0.0)
+            dp = _dot(do_tile, v_values)
+            g_ij = p * (dp - delta_tile)
+            if not full:
                 g_ij = torch.where(live, g_ij, 0.0)
             d_dot0 = g_ij * x
             if not full:
@@ -473,11 +474,11 @@ def _neg_backward_eager(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
         i0, i1 = int(i.min()), int(i.max())
         may0_hi = i1 - kv_offset + 1
         must0_hi = i0 - kv_offset + 1
-        do_tile = do[:, :, start:stop].to(acc)
         q2_tile = q2[:, :, start:stop].to(acc)
-        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
-        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # a row with no key: all weights 0
+        do_tile = do[:, :, start:stop].to(acc)
         delta_tile = delta[:, :, start:stop].unsqueeze(-1)
+        lse_tile = lse[:, :, start:stop].unsqueeze(-1)
+        lse_tile = torch.where(lse_tile == -math.inf, math.inf, lse_tile)  # no key: all weights 0
         for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
@@ -486,11 +487,12 @@ def _neg_backward_eager(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
             dot0 = _dot(q2_tile, k2_tile)
             s = dot0 * x  # differential.attn:14
             p = torch.exp(s - lse_tile)
-            dp = _dot(do_tile, v_values)
-            g_ij = p * (dp - delta_tile)
             if not full:
                 live = j <= i  # differential.attn:15
                 p = torch.where(live, p, 0.0)
+            dp = _dot(do_tile, v_values)
+            g_ij = p * (dp - delta_tile)
+            if not full:
                 g_ij = torch.where(live, g_ij, 0.0)
             d_dot0 = g_ij * x
             if not full:
@@ -641,7 +643,8 @@ def _pos_forward_kernel(
     out_ptr,
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -688,6 +691,12 @@ def _pos_forward_kernel(
                 mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                 other=0.0,
             )  # [BLOCK_N, BLOCK_D]
+            v = tl.load(
+                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
+                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
+                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
+                other=0.0,
+            )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 * x  # differential.attn:9
             if part == 1:
@@ -700,20 +709,13 @@ def _pos_forward_kernel(
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
-            operand = v_ptr.dtype.element_ty
-            v = tl.load(
-                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
-                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
-                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
-                other=0.0,
-            )  # [BLOCK_N, BLOCK_E]
-            acc += tl.dot(p.to(operand), v.to(operand), input_precision=PRECISION, out_dtype=ACC)
-    dead = l_i == 0.0  # no live key
+            acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    dims = tl.arange(0, BLOCK_E)
+    dead = l_i == 0.0  # no live key
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
-    dims = tl.arange(0, BLOCK_E)
     tl.store(
         out_ptr + at_row[:, None] * E + dims[None, :],
         acc.to(out_ptr.dtype.element_ty),
@@ -726,12 +728,13 @@ def _pos_query_kernel(
     q1_ptr, q1_stride0, q1_stride1, q1_stride2,
     k1_ptr, k1_stride0, k1_stride1, k1_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_q1_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_M queries of one head."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -756,13 +759,13 @@ def _pos_query_kernel(
         other=0.0,
     )
     d_q1 = tl.zeros([BLOCK_M, BLOCK_D], ACC)
+    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     do = tl.load(
         do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * do_stride2 + tl.arange(0, BLOCK_E)[None, :],
         mask=(tl.arange(0, BLOCK_E)[None, :] < E),
         other=0.0,
     )
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     lse = tl.load(lse_ptr + at_row)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
@@ -818,13 +821,14 @@ def _pos_key_kernel(
     q1_ptr, q1_stride0, q1_stride1, q1_stride2,
     k1_ptr, k1_stride0, k1_stride1, k1_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_k1_ptr,
     d_v_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_N keys and values of one key-value head, summed over its query heads."""
     tiles = (M + BLOCK_N - 1) // BLOCK_N
@@ -876,6 +880,7 @@ def _pos_key_kernel(
                     mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                     other=0.0,
                 )
+                dot0 = tl.dot(k1, tl.trans(q1), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
                 lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
@@ -887,7 +892,6 @@ def _pos_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                dot0 = tl.dot(k1, tl.trans(q1), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0 * x  # differential.attn:9
                 p = tl.exp2((s - lse[None, :]) * LOG2E)
                 if part == 1:
@@ -922,7 +926,8 @@ def _neg_forward_kernel(
     out_ptr,
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -969,6 +974,12 @@ def _neg_forward_kernel(
                 mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                 other=0.0,
             )  # [BLOCK_N, BLOCK_D]
+            v = tl.load(
+                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
+                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
+                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
+                other=0.0,
+            )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 * x  # differential.attn:14
             if part == 1:
@@ -981,20 +992,13 @@ def _neg_forward_kernel(
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
-            operand = v_ptr.dtype.element_ty
-            v = tl.load(
-                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
-                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
-                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
-                other=0.0,
-            )  # [BLOCK_N, BLOCK_E]
-            acc += tl.dot(p.to(operand), v.to(operand), input_precision=PRECISION, out_dtype=ACC)
-    dead = l_i == 0.0  # no live key
+            acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    dims = tl.arange(0, BLOCK_E)
+    dead = l_i == 0.0  # no live key
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
-    dims = tl.arange(0, BLOCK_E)
     tl.store(
         out_ptr + at_row[:, None] * E + dims[None, :],
         acc.to(out_ptr.dtype.element_ty),
@@ -1007,12 +1011,13 @@ def _neg_query_kernel(
     q2_ptr, q2_stride0, q2_stride1, q2_stride2,
     k2_ptr, k2_stride0, k2_stride1, k2_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_q2_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_M queries of one head."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -1037,13 +1042,13 @@ def _neg_query_kernel(
         other=0.0,
     )
     d_q2 = tl.zeros([BLOCK_M, BLOCK_D], ACC)
+    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     do = tl.load(
         do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * do_stride2 + tl.arange(0, BLOCK_E)[None, :],
         mask=(tl.arange(0, BLOCK_E)[None, :] < E),
         other=0.0,
     )
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     lse = tl.load(lse_ptr + at_row)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
@@ -1099,13 +1104,14 @@ def _neg_key_kernel(
     q2_ptr, q2_stride0, q2_stride1, q2_stride2,
     k2_ptr, k2_stride0, k2_stride1, k2_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     lse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_k2_ptr,
     d_v_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_N keys and values of one key-value head, summed over its query heads."""
     tiles = (M + BLOCK_N - 1) // BLOCK_N
@@ -1157,6 +1163,7 @@ def _neg_key_kernel(
                     mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                     other=0.0,
                 )
+                dot0 = tl.dot(k2, tl.trans(q2), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
                 lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
@@ -1168,7 +1175,6 @@ def _neg_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                dot0 = tl.dot(k2, tl.trans(q2), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0 * x  # differential.attn:14
                 p = tl.exp2((s - lse[None, :]) * LOG2E)
                 if part == 1:
@@ -1197,11 +1203,12 @@ def _neg_key_kernel(
 
 def _pos_forward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
+    device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=v.device, dtype=acc)
-    lse = torch.empty(B, H, N, device=v.device, dtype=acc)
+    out = torch.empty(B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q1.shape[3], v.shape[3])
-    if out.numel() > 0:
+    if B * H * N > 0:
         _pos_forward_kernel[(-(-N // block_m) * B * H,)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
@@ -1230,9 +1237,9 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_q1,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
             q1.shape[3], _padded(q1.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
@@ -1244,9 +1251,9 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_k1,
             d_v,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
@@ -1260,9 +1267,17 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     )
 
 
-def _pos_statistics(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse):
-    """What the backward and the emits need of each query's sums."""
-    return (lse,)
+def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total):
+    """What the divisor takes off each query's cotangents: [B, H, N]."""
+    acc = _accumulator(v)
+    inner = (do.to(acc) * out.to(acc)).sum(-1)
+    dead = lse == -math.inf
+    delta = inner
+    if d_lse is not None:
+        delta = delta - d_lse
+    if d_total is not None:
+        delta = delta - d_total * torch.exp(lse)
+    return torch.where(dead, 0.0, delta)
 
 
 @torch.library.custom_op(
@@ -1282,29 +1297,27 @@ def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=acc)
     row = v.new_empty((B, H, N), dtype=acc)
-    return (out, torch.empty_like(row))
+    return (
+        torch.empty_like(out),
+torch.empty_like(row),
+    )
 
 
 @torch.library.custom_op(
     "attnc::differential_db33d28dfa599e1d_pos_backward",
     mutates_args=(),
     schema="(Tensor q1, Tensor k1, Tensor v, Tensor? q_offsets, "
-    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor lse, "
-    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
+    "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
+    "bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
 )
 def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
-    acc = _accumulator(v)
-    inner = (do.to(acc) * out.to(acc)).sum(-1)
-    statistics = (lse,)
-    dead = lse == -math.inf
-    delta = inner
-    if d_lse is not None:
-        delta = delta - d_lse
-    if d_total is not None:
-        delta = delta - d_total * torch.exp(lse)
-    delta = torch.where(dead, 0.0, delta)
+    delta = _pos_delta(
+        q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, do, d_lse, d_total,
+    )
     run = _pos_backward_eager if backend == "eager" else _pos_backward_triton
-    gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
+    gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -1318,8 +1331,9 @@ def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d
 
 
 def _pos_save(ctx, inputs, output):
-    (q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
-    ctx.save_for_backward(q1, k1, v, q_offsets, *output[:2])
+    q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend = inputs
+    out, lse = output
+    ctx.save_for_backward(q1, k1, v, q_offsets, out, lse)
     ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
@@ -1327,8 +1341,9 @@ def _pos_gradient(ctx, *cotangents):
     q1, k1, v, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _pos_backward(
-        q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, cotangents[0], None, None,
-        list(ctx.needs_input_grad[:3]), backend
+        q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:3]), backend,
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
@@ -1341,11 +1356,12 @@ _pos_forward.register_autograd(_pos_gradient, setup_context=_pos_save)
 
 def _neg_forward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
+    device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=v.device, dtype=acc)
-    lse = torch.empty(B, H, N, device=v.device, dtype=acc)
+    out = torch.empty(B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q2.shape[3], v.shape[3])
-    if out.numel() > 0:
+    if B * H * N > 0:
         _neg_forward_kernel[(-(-N // block_m) * B * H,)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),
@@ -1374,9 +1390,9 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_q2,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
             q2.shape[3], _padded(q2.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
@@ -1388,9 +1404,9 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             lse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_k2,
             d_v,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
@@ -1404,9 +1420,17 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     )
 
 
-def _neg_statistics(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse):
-    """What the backward and the emits need of each query's sums."""
-    return (lse,)
+def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total):
+    """What the divisor takes off each query's cotangents: [B, H, N]."""
+    acc = _accumulator(v)
+    inner = (do.to(acc) * out.to(acc)).sum(-1)
+    dead = lse == -math.inf
+    delta = inner
+    if d_lse is not None:
+        delta = delta - d_lse
+    if d_total is not None:
+        delta = delta - d_total * torch.exp(lse)
+    return torch.where(dead, 0.0, delta)
 
 
 @torch.library.custom_op(
@@ -1426,29 +1450,27 @@ def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=acc)
     row = v.new_empty((B, H, N), dtype=acc)
-    return (out, torch.empty_like(row))
+    return (
+        torch.empty_like(out),
+torch.empty_like(row),
+    )
 
 
 @torch.library.custom_op(
     "attnc::differential_db33d28dfa599e1d_neg_backward",
     mutates_args=(),
     schema="(Tensor q2, Tensor k2, Tensor v, Tensor? q_offsets, "
-    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor lse, "
-    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
+    "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
+    "bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
 )
 def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
-    acc = _accumulator(v)
-    inner = (do.to(acc) * out.to(acc)).sum(-1)
-    statistics = (lse,)
-    dead = lse == -math.inf
-    delta = inner
-    if d_lse is not None:
-        delta = delta - d_lse
-    if d_total is not None:
-        delta = delta - d_total * torch.exp(lse)
-    delta = torch.where(dead, 0.0, delta)
+    delta = _neg_delta(
+        q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, do, d_lse, d_total,
+    )
     run = _neg_backward_eager if backend == "eager" else _neg_backward_triton
-    gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
+    gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -1462,8 +1484,9 @@ def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d
 
 
 def _neg_save(ctx, inputs, output):
-    (q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
-    ctx.save_for_backward(q2, k2, v, q_offsets, *output[:2])
+    q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend = inputs
+    out, lse = output
+    ctx.save_for_backward(q2, k2, v, q_offsets, out, lse)
     ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
@@ -1471,8 +1494,9 @@ def _neg_gradient(ctx, *cotangents):
     q2, k2, v, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _neg_backward(
-        q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, cotangents[0], None, None,
-        list(ctx.needs_input_grad[:3]), backend
+        q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset,
+        lse, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:3]), backend,
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
@@ -1500,7 +1524,9 @@ def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs)
     lam, = (call.inputs[name] for name, _, _, _ in _INPUTS)
     sizes = call.sizes
     B, H, N = sizes["B"], sizes["H"], sizes["N"]
-    backend = _backend(backend, q1.device, _pos_forward_kernel)
+    backend, dtype = _backend(backend, q1.device, _pos_forward_kernel), q1.dtype
+    if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
+        q1, q2, k1, k2, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     device, acc = q1.device, _accumulator(q1)
     G = sizes["G"]
@@ -1513,5 +1539,5 @@ def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs)
     )
     lam_at = _read(lam, _grid(H, 1, device)).to(acc)
     out = pos_out - lam_at * neg_out
-    out = out.to(q1.dtype)
+    out = out.to(dtype)
     return out

@@ -195,8 +195,8 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
 
 def _position(name, offset, length):
-    if not -(2**30) <= offset <= 2**30 - length:
-        raise ValueError(f"sinks: {name} = {offset} puts positions beyond 2**30")
+    if not -(2**29) <= offset <= 2**29 - length:
+        raise ValueError(f"sinks: {name} = {offset} puts positions beyond 2**29")
 
 
 def _accumulator(x):
@@ -347,11 +347,13 @@ def _out_forward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_off
             m_i = m_new
             o = o * alpha + _mix(p, v_values)
         dead = l_i == 0  # no live key
-        m = torch.where(m_i == -math.inf, 0.0, m_i)
+        m_safe = torch.where(m_i == -math.inf, 0.0, m_i)
+        m = m_safe
         sink_logit_at = _read(sink_logit, h).to(acc)
         m = torch.maximum(m, sink_logit_at)
         rescale = torch.exp(m_i - m)
-        l, o = l_i * rescale, o * rescale
+        l = l_i * rescale
+        o = o * rescale
         sink_logit_at_2 = _read(sink_logit, h).to(acc)
         divisor = l + torch.exp(sink_logit_at_2 - m)  # sinks.attn:7
         out[:, :, start:stop] = torch.where(dead, 0.0, o / divisor).to(out.dtype)
@@ -377,12 +379,12 @@ def _out_backward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
         i0, i1 = int(i.min()), int(i.max())
         may0_hi = i1 - kv_offset + 1
         must0_hi = i0 - kv_offset + 1
-        do_tile = do[:, :, start:stop].to(acc)
         q_tile = q[:, :, start:stop].to(acc)
+        do_tile = do[:, :, start:stop].to(acc)
+        delta_tile = delta[:, :, start:stop].unsqueeze(-1)
         shift_tile = shift[:, :, start:stop].unsqueeze(-1)
         inverse_tile = inverse[:, :, start:stop].unsqueeze(-1)
         shift_tile = torch.where(shift_tile == -math.inf, 0.0, shift_tile)
-        delta_tile = delta[:, :, start:stop].unsqueeze(-1)
         for at, end, full in _live_tiles([(None, may0_hi)], [(None, must0_hi)], M, COLUMNS):
             cols = _grid(end - at, 3, device, at)
             j = cols + kv_offset
@@ -391,11 +393,12 @@ def _out_backward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
             dot0 = _dot(q_tile, k_tile)
             s = dot0 * x  # sinks.attn:5
             p = torch.exp(s - shift_tile) * inverse_tile
-            dp = _dot(do_tile, v_values)
-            g_ij = p * (dp - delta_tile)
             if not full:
                 live = j <= i  # sinks.attn:6
                 p = torch.where(live, p, 0.0)
+            dp = _dot(do_tile, v_values)
+            g_ij = p * (dp - delta_tile)
+            if not full:
                 g_ij = torch.where(live, g_ij, 0.0)
             d_dot0 = g_ij * x
             if not full:
@@ -549,7 +552,8 @@ def _out_forward_kernel(
     shift_ptr,
     l_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -598,6 +602,12 @@ def _out_forward_kernel(
                 mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                 other=0.0,
             )  # [BLOCK_N, BLOCK_D]
+            v = tl.load(
+                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
+                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
+                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
+                other=0.0,
+            )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 * x  # sinks.attn:5
             if part == 1:
@@ -610,26 +620,19 @@ def _out_forward_kernel(
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
-            operand = v_ptr.dtype.element_ty
-            v = tl.load(
-                v_ptr + b * tl.cast(v_stride0, tl.int64) + g * tl.cast(v_stride1, tl.int64)
-                + cols.to(tl.int64)[:, None] * v_stride2 + tl.arange(0, BLOCK_E)[None, :],
-                mask=(tl.arange(0, BLOCK_E)[None, :] < E),
-                other=0.0,
-            )  # [BLOCK_N, BLOCK_E]
-            acc += tl.dot(p.to(operand), v.to(operand), input_precision=PRECISION, out_dtype=ACC)
-    dead = l_i == 0.0  # no live key
+            acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    dims = tl.arange(0, BLOCK_E)
+    dead = l_i == 0.0  # no live key
     m = tl.where(m_i == float("-inf"), 0.0, m_i)[:, None]
     m = tl.maximum(m, floor)
     rescale = tl.exp2((m_i[:, None] - m) * LOG2E)
     l = l_i[:, None] * rescale
     acc = acc * rescale
-    divisor = l + tl.exp(sink_logit_at - m)
+    divisor = l + tl.exp(sink_logit_at - m)  # sinks.attn:7
     acc = tl.where(dead[:, None], 0.0, acc / divisor)
     tl.store(shift_ptr + at_row, tl.where(dead, float("-inf"), tl.sum(m, 1)), mask=row < N)
     tl.store(l_ptr + at_row, tl.sum(l, 1), mask=row < N)
-    dims = tl.arange(0, BLOCK_E)
     tl.store(
         out_ptr + at_row[:, None] * E + dims[None, :],
         acc.to(out_ptr.dtype.element_ty),
@@ -642,13 +645,14 @@ def _out_query_kernel(
     q_ptr, q_stride0, q_stride1, q_stride2,
     k_ptr, k_stride0, k_stride1, k_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     shift_ptr,
     inverse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_q_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_M queries of one head."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -673,13 +677,13 @@ def _out_query_kernel(
         other=0.0,
     )
     d_q = tl.zeros([BLOCK_M, BLOCK_D], ACC)
+    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     do = tl.load(
         do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * do_stride2 + tl.arange(0, BLOCK_E)[None, :],
         mask=(tl.arange(0, BLOCK_E)[None, :] < E),
         other=0.0,
     )
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
     shift = tl.load(shift_ptr + at_row)
     shift = tl.where(shift == float("-inf"), 0.0, shift)
     inverse = tl.load(inverse_ptr + at_row)
@@ -736,14 +740,15 @@ def _out_key_kernel(
     q_ptr, q_stride0, q_stride1, q_stride2,
     k_ptr, k_stride0, k_stride1, k_stride2,
     v_ptr, v_stride0, v_stride1, v_stride2,
-    do_ptr, do_stride0, do_stride1, do_stride2,
     shift_ptr,
     inverse_ptr,
     delta_ptr,
+    do_ptr, do_stride0, do_stride1, do_stride2,
     d_k_ptr,
     d_v_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
 ):
     """One program: gradients of BLOCK_N keys and values of one key-value head, summed over its query heads."""
     tiles = (M + BLOCK_N - 1) // BLOCK_N
@@ -795,6 +800,7 @@ def _out_key_kernel(
                     mask=(tl.arange(0, BLOCK_D)[None, :] < D),
                     other=0.0,
                 )
+                dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 shift = tl.load(shift_ptr + at_row)
                 shift = tl.where(shift == float("-inf"), 0.0, shift)
@@ -807,7 +813,6 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0 * x  # sinks.attn:5
                 p = tl.exp2((s - shift[None, :]) * LOG2E) * inverse[None, :]
                 if part == 1:
@@ -836,12 +841,13 @@ def _out_key_kernel(
 
 def _out_forward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
+    device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=v.device, dtype=v.dtype)
-    shift = torch.empty(B, H, N, device=v.device, dtype=acc)
-    l = torch.empty(B, H, N, device=v.device, dtype=acc)
+    out = torch.empty(B, H, N, E, device=device, dtype=v.dtype)
+    shift = torch.empty(B, H, N, device=device, dtype=acc)
+    l = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
-    if out.numel() > 0:
+    if B * H * N > 0:
         _out_forward_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -872,10 +878,10 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             shift,
             inverse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_q,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
             q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
@@ -887,10 +893,10 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
-            do, do.stride(0), do.stride(1), do.stride(2),
             shift,
             inverse,
             delta,
+            do, do.stride(0), do.stride(1), do.stride(2),
             d_k,
             d_v,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
@@ -926,6 +932,34 @@ def _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset
     return shift, inverse
 
 
+def _out_delta(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, do, d_lse, d_total, totals):
+    """What the divisor takes off each query's cotangents: [B, H, N]; adds to the totals of what the divisor reads."""
+    acc = _accumulator(v)
+    inner = (do.to(acc) * out.to(acc)).sum(-1)
+    device = v.device
+    M = v.shape[2]
+    base = _base(q_offset, q_offsets, device)
+    b, h, rows = _grid(B, 0, device), _grid(H, 1, device), _grid(N, 2, device)
+    i = rows + base
+    dead = (shift == -math.inf).unsqueeze(-1)
+    m, l = torch.where(dead, 0.0, shift.unsqueeze(-1)), l.unsqueeze(-1)
+    divisor = torch.where(dead, 1.0, _out_divisor(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, l, m))
+    d_log = -inner.unsqueeze(-1)  # the cotangent of the divisor's logarithm
+    if d_lse is not None:
+        d_log = d_log + d_lse.unsqueeze(-1)
+    d_log = torch.where(dead, 0.0, d_log)
+    e_sink_logit = totals[0]
+    sink_logit_at_3 = _read(sink_logit, h).to(acc)
+    by_l = 1.0
+    by_read0 = torch.exp(sink_logit_at_3 - m)
+    _accumulate(e_sink_logit, d_log * by_read0 / divisor, h)
+    delta = -by_l * d_log
+    if d_total is not None:
+        delta = delta - divisor * torch.exp(m) * d_total.unsqueeze(-1)
+    delta, dead = delta.squeeze(-1), dead.squeeze(-1)
+    return torch.where(dead, 0.0, delta)
+
+
 @torch.library.custom_op(
     "attnc::sinks_6150b9ee6393f5a9_out_forward",
     mutates_args=(),
@@ -943,44 +977,31 @@ def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
     row = v.new_empty((B, H, N), dtype=acc)
-    return (out, torch.empty_like(row), torch.empty_like(row))
+    return (
+        torch.empty_like(out),
+torch.empty_like(row),
+torch.empty_like(row),
+    )
 
 
 @torch.library.custom_op(
     "attnc::sinks_6150b9ee6393f5a9_out_backward",
     mutates_args=(),
     schema="(Tensor q, Tensor k, Tensor v, Tensor sink_logit, Tensor? q_offsets, "
-    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, Tensor shift, Tensor l, "
-    "Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
+    "Tensor shift, Tensor l, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
+    "bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 def _out_backward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, do, d_lse, d_total, needs, backend):
     acc = _accumulator(v)
-    inner = (do.to(acc) * out.to(acc)).sum(-1)
-    statistics = _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
-    device = v.device
-    M = v.shape[2]
-    base = _base(q_offset, q_offsets, device)
-    b, h, rows = _grid(B, 0, device), _grid(H, 1, device), _grid(N, 2, device)
-    i = rows + base
-    dead = (shift == -math.inf).unsqueeze(-1)
-    m, l = torch.where(dead, 0.0, shift.unsqueeze(-1)), l.unsqueeze(-1)
-    divisor = torch.where(dead, 1.0, _out_divisor(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, l, m))
-    d_log = -inner.unsqueeze(-1)  # the cotangent of the divisor's logarithm
-    if d_lse is not None:
-        d_log = d_log + d_lse.unsqueeze(-1)
-    d_log = torch.where(dead, 0.0, d_log)
-    e_sink_logit = torch.zeros(sink_logit.shape, device=device, dtype=acc)
-    sink_logit_at_3 = _read(sink_logit, h).to(acc)
-    by_l = 1.0
-    by_read0 = torch.exp(sink_logit_at_3 - m)
-    _accumulate(e_sink_logit, d_log * by_read0 / divisor, h)
-    delta = -by_l * d_log
-    if d_total is not None:
-        delta = delta - divisor * torch.exp(m) * d_total.unsqueeze(-1)
-    delta, dead = delta.squeeze(-1), dead.squeeze(-1)
-    delta = torch.where(dead, 0.0, delta)
+    e_sink_logit = torch.zeros(sink_logit.shape, device=v.device, dtype=acc)
+    delta = _out_delta(
+        q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset,
+        shift, l, out, do, d_lse, d_total, (e_sink_logit, ),
+    )
+    shift, inverse = _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, *statistics, delta, do, needs)
+    gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, inverse, delta, do, needs)
     gradients = list(gradients)
     gradients[3] = e_sink_logit.to(sink_logit.dtype)
     return tuple(gradients)
@@ -997,8 +1018,9 @@ def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l, ou
 
 
 def _out_save(ctx, inputs, output):
-    (q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend) = inputs
-    ctx.save_for_backward(q, k, v, sink_logit, q_offsets, *output[:3])
+    q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend = inputs
+    out, shift, l = output
+    ctx.save_for_backward(q, k, v, sink_logit, q_offsets, out, shift, l)
     ctx.numbers = (B, H, N, q_offset, kv_offset, backend)
 
 
@@ -1006,8 +1028,9 @@ def _out_gradient(ctx, *cotangents):
     q, k, v, sink_logit, q_offsets, out, shift, l = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
     gradients = _out_backward(
-        q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, cotangents[0], None, None,
-        list(ctx.needs_input_grad[:4]), backend
+        q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset,
+        shift, l, out, cotangents[0], None, None,
+        list(ctx.needs_input_grad[:4]), backend,
     )
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
@@ -1034,10 +1057,12 @@ def sinks(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     sink_logit, = (call.inputs[name] for name, _, _, _ in _INPUTS)
     sizes = call.sizes
     B, H, N = sizes["B"], sizes["H"], sizes["N"]
-    backend = _backend(backend, q.device, _out_forward_kernel)
+    backend, dtype = _backend(backend, q.device, _out_forward_kernel), q.dtype
+    if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
+        q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     out, out_shift, out_l = _out_forward(
         q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend
     )
-    out = out.to(q.dtype)
+    out = out.to(dtype)
     return out
