@@ -1,10 +1,10 @@
 """Files that outlive a process, in the user's cache directory: read whole and undamaged, or not at all.
 
 A file is named by a hash of everything that its content depends on, so it is never out of date, only absent. It is
-written to a temporary file and renamed: a reader sees all of it or none, and processes that work at once write the
-same bytes. A sealed file begins with a checksum of its name and content; one that does not fit counts as absent.
-That guards against damage, not against people: bytecode and pickles are kept here, so the directory must be the
-user's own, as Python's ``__pycache__`` must.
+written to a temporary file and renamed: a reader sees all of it or none, and of processes that work at once either's
+will do. A sealed file begins with a checksum of its name and content; one that does not fit counts as absent. That
+guards against damage, not against people: bytecode and pickles are kept here, so the directory must be the user's
+own, as Python's ``__pycache__`` must.
 """
 
 from __future__ import annotations

@@ -115,25 +115,31 @@ def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_the_tools_tables_change_nothing(folder: Path) -> None:
-    """Cold, warm, with every file damaged, and without a directory: the same text."""
+    """Cold in several processes at once, warm, with every file damaged, and without a directory: the same texts."""
     examples = [str(ROOT / "examples" / f"{example}.attn") for example in ("longformer", "differential", "rope")]
 
-    def run(directory: Path) -> str:
+    def start(directory: Path) -> subprocess.Popen[str]:
         environment = {**os.environ, "ATTNC_CACHE_DIR": str(directory), "PYTHONIOENCODING": "utf-8"}
         command = [sys.executable, "-c", PROGRAM, *examples]
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, encoding="utf-8")
-        assert done.stderr == ""
-        return done.stdout
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8")
 
-    cold = run(folder)
-    files = {path.name: path.read_bytes() for path in store.kept()}
-    assert {path.rpartition(".")[2] for path in files} == {"lalr", "j2"}
-    assert run(folder) == cold
-    assert {path.name: path.stat().st_size for path in store.kept()} == {key: len(data) for key, data in files.items()}
-    for path in store.kept():
-        path.write_bytes(path.read_bytes()[:-1])
-    assert run(folder) == cold
-    assert {path.name: path.read_bytes() for path in store.kept()}.keys() == files.keys()
+    def result(process: subprocess.Popen[str]) -> str:
+        out, told = process.communicate(timeout=120)
+        assert (process.returncode, told) == (0, "")
+        return out
+
+    at_once = [start(folder) for _ in range(3)]
+    cold, *others = map(result, at_once)
+    assert others == [cold, cold]
+    files = {path: path.read_bytes() for path in store.kept()}
+    assert {path.suffix for path in files} == {".lalr", ".j2"}
+    assert result(start(folder)) == cold
+    assert {path: path.read_bytes() for path in store.kept()} == files
+    for path, data in files.items():
+        path.write_bytes(data[:-1])
+    assert result(start(folder)) == cold
+    assert store.kept() == list(files) and all(store.load(path.name) for path in files)
     in_the_way = folder / "file"
     in_the_way.write_text("")
-    assert run(in_the_way / "cache") == cold
+    assert result(start(in_the_way / "cache")) == cold
