@@ -405,7 +405,7 @@ def _out_backward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
         d_q.to(q.dtype),
         d_k.to(k.dtype),
         d_v_values.to(v.dtype),
-d_slope.to(slope.dtype),
+        d_slope.to(slope.dtype),
     )
 
 
@@ -910,7 +910,7 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
         d_q,
         d_k,
         d_v,
-d_slope_sum.to(slope.dtype),
+        d_slope_sum.to(slope.dtype),
     )
 
 
@@ -935,7 +935,8 @@ def _out_delta(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out
 )
 def _out_forward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    out, lse = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        out, lse = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
 
@@ -946,7 +947,7 @@ def _(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend):
     row = v.new_empty((B, H, N), dtype=acc)
     return (
         torch.empty_like(out),
-torch.empty_like(row),
+        torch.empty_like(row),
     )
 
 
@@ -964,7 +965,8 @@ def _out_backward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, 
         lse, out, do, d_lse, d_total,
     )
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -997,7 +999,7 @@ def _out_gradient(ctx, *cotangents):
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
     d3 = gradients[3] if ctx.needs_input_grad[3] else None
-    return (d0, d1, d2, d3, None, None, None, None, None, None, None, )
+    return d0, d1, d2, d3, *[None] * 7
 
 
 _out_forward.register_autograd(_out_gradient, setup_context=_out_save)

@@ -1288,7 +1288,8 @@ def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _pos_forward_eager if backend == "eager" else _pos_forward_triton
-    out, lse = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        out, lse = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
 
@@ -1299,7 +1300,7 @@ def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     row = v.new_empty((B, H, N), dtype=acc)
     return (
         torch.empty_like(out),
-torch.empty_like(row),
+        torch.empty_like(row),
     )
 
 
@@ -1317,7 +1318,8 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = _pos_backward_eager if backend == "eager" else _pos_backward_triton
-    gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -1348,7 +1350,7 @@ def _pos_gradient(ctx, *cotangents):
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
-    return (d0, d1, d2, None, None, None, None, None, None, None, )
+    return d0, d1, d2, *[None] * 7
 
 
 _pos_forward.register_autograd(_pos_gradient, setup_context=_pos_save)
@@ -1441,7 +1443,8 @@ def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _neg_forward_eager if backend == "eager" else _neg_forward_triton
-    out, lse = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        out, lse = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
 
@@ -1452,7 +1455,7 @@ def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     row = v.new_empty((B, H, N), dtype=acc)
     return (
         torch.empty_like(out),
-torch.empty_like(row),
+        torch.empty_like(row),
     )
 
 
@@ -1470,7 +1473,8 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = _neg_backward_eager if backend == "eager" else _neg_backward_triton
-    gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -1501,7 +1505,7 @@ def _neg_gradient(ctx, *cotangents):
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
-    return (d0, d1, d2, None, None, None, None, None, None, None, )
+    return d0, d1, d2, *[None] * 7
 
 
 _neg_forward.register_autograd(_neg_gradient, setup_context=_neg_save)

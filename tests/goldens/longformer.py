@@ -1016,7 +1016,8 @@ def _out_delta(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d
 )
 def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
 
@@ -1027,7 +1028,7 @@ def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     row = v.new_empty((B, H, N), dtype=acc)
     return (
         torch.empty_like(out),
-torch.empty_like(row),
+        torch.empty_like(row),
     )
 
 
@@ -1045,7 +1046,8 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do
         lse, out, do, d_lse, d_total,
     )
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
 
@@ -1076,7 +1078,7 @@ def _out_gradient(ctx, *cotangents):
     d0 = gradients[0] if ctx.needs_input_grad[0] else None
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
-    return (d0, d1, d2, None, None, None, None, None, None, None, )
+    return d0, d1, d2, *[None] * 7
 
 
 _out_forward.register_autograd(_out_gradient, setup_context=_out_save)

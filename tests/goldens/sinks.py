@@ -410,7 +410,7 @@ def _out_backward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
         d_q.to(q.dtype),
         d_k.to(k.dtype),
         d_v_values.to(v.dtype),
-sink_logit.new_empty(0),
+        sink_logit.new_empty(0),
     )
 
 
@@ -907,7 +907,7 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
         d_q,
         d_k,
         d_v,
-sink_logit.new_empty(0),
+        sink_logit.new_empty(0),
     )
 
 
@@ -968,7 +968,8 @@ def _out_delta(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shi
 )
 def _out_forward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    out, shift, l = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        out, shift, l = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset)
     return out, shift, l
 
 
@@ -979,8 +980,8 @@ def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     row = v.new_empty((B, H, N), dtype=acc)
     return (
         torch.empty_like(out),
-torch.empty_like(row),
-torch.empty_like(row),
+        torch.empty_like(row),
+        torch.empty_like(row),
     )
 
 
@@ -1001,7 +1002,8 @@ def _out_backward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 
     )
     shift, inverse = _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, inverse, delta, do, needs)
+    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, inverse, delta, do, needs)
     gradients = list(gradients)
     gradients[3] = e_sink_logit.to(sink_logit.dtype)
     return tuple(gradients)
@@ -1036,7 +1038,7 @@ def _out_gradient(ctx, *cotangents):
     d1 = gradients[1] if ctx.needs_input_grad[1] else None
     d2 = gradients[2] if ctx.needs_input_grad[2] else None
     d3 = gradients[3] if ctx.needs_input_grad[3] else None
-    return (d0, d1, d2, d3, None, None, None, None, None, None, None, )
+    return d0, d1, d2, d3, *[None] * 7
 
 
 _out_forward.register_autograd(_out_gradient, setup_context=_out_save)
