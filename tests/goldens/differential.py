@@ -1289,6 +1289,7 @@ def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _pos_forward_eager if backend == "eager" else _pos_forward_triton
     with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        with torch.cuda.device_of(v):
         out, lse = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1319,6 +1320,7 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
     )
     run = _pos_backward_eager if backend == "eager" else _pos_backward_triton
     with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        with torch.cuda.device_of(v):
         gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -1444,6 +1446,7 @@ def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _neg_forward_eager if backend == "eager" else _neg_forward_triton
     with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        with torch.cuda.device_of(v):
         out, lse = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1474,6 +1477,7 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
     )
     run = _neg_backward_eager if backend == "eager" else _neg_backward_triton
     with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
+        with torch.cuda.device_of(v):
         gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
