@@ -935,8 +935,7 @@ def _out_delta(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, out
 )
 def _out_forward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         out, lse = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -966,8 +965,7 @@ def _out_backward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, 
         lse, out, do, d_lse, d_total,
     )
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 

@@ -1288,8 +1288,7 @@ def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _pos_forward_eager if backend == "eager" else _pos_forward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         out, lse = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1319,8 +1318,7 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = _pos_backward_eager if backend == "eager" else _pos_backward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -1445,8 +1443,7 @@ def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _neg_forward_eager if backend == "eager" else _neg_forward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         out, lse = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1476,8 +1473,7 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = _neg_backward_eager if backend == "eager" else _neg_backward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 

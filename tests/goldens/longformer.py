@@ -1016,8 +1016,7 @@ def _out_delta(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d
 )
 def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1047,8 +1046,7 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do
         lse, out, do, d_lse, d_total,
     )
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 

@@ -968,8 +968,7 @@ def _out_delta(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shi
 )
 def _out_forward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = _out_forward_eager if backend == "eager" else _out_forward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         out, shift, l = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset)
     return out, shift, l
 
@@ -1003,8 +1002,7 @@ def _out_backward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 
     )
     shift, inverse = _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
     run = _out_backward_eager if backend == "eager" else _out_backward_triton
-    with torch.autocast(v.device.type, enabled=False):  # sums stay in acc
-        with torch.cuda.device_of(v):
+    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, inverse, delta, do, needs)
     gradients = list(gradients)
     gradients[3] = e_sink_logit.to(sink_logit.dtype)
