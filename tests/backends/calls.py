@@ -54,7 +54,9 @@ class Call:
             return x * (1 + step * signs)
 
         vectors = {name: moved(x) for name, x in self.vectors.items()}
-        return Call(op=self.op, vectors=vectors, inputs={n: moved(x) for n, x in self.inputs.items()}, options=self.options)
+        return Call(
+            op=self.op, vectors=vectors, inputs={n: moved(x) for n, x in self.inputs.items()}, options=self.options
+        )
 
 
 def _is_float(x: Any) -> bool:
@@ -99,7 +101,9 @@ def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]
         list(sends.values()),
         list(leaves.values()),
         [
-            torch.where(x.isfinite(), given[name].to(x.dtype) * (1 + step * (-1) ** n), 0)  # an lse of -inf is a constant
+            torch.where(
+                x.isfinite(), given[name].to(x.dtype) * (1 + step * (-1) ** n), 0
+            )  # an lse of -inf is a constant
             for n, (name, x) in enumerate(sends.items())
         ],
         materialize_grads=True,
@@ -178,7 +182,7 @@ def make(
     not depend on it), float inputs of multiples of 1/16; other inputs are given. ``layout`` BNHD: transposed
     strides; spread: keys and values shared by the batch through a stride of 0."""
     generator = torch.Generator().manual_seed(seed)
-    vectors = {}
+    vectors: dict[str, Tensor] = {}
     for name, shape in vector_shapes(op, sizes).items():
         x = torch.randint(-12, 13, shape, generator=generator).double() / 8
         if layout == "BNHD":

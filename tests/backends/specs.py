@@ -81,19 +81,19 @@ def _bias(text: _Text) -> str:
             return _floats(1 if ones[0] else z["B"], 1 if ones[1] else z["H"], z["N"], z["M"])
 
         if "pair" in text.makers:
-            maker = text.makers["pair"]  # type: ignore[assignment]
+            maker = text.makers["pair"]
     return text.given(unique, declared, maker) + index
 
 
 def _flag(text: _Text) -> str:
     if text.one_of(False, True):
         text.given("marked", "bool[B, M]", lambda z, draw: torch.arange(z["B"] * z["M"]).reshape(z["B"], -1) % 7 < 2)
-        return text.one_of("marked[b, j]", "marked[b, i]", "(marked[b, i] and marked[b, j])")
-    return text.one_of("i > j", "(i + j) % 3 == 0", "h == 0", "j % 2 == 1", "i >= 2 * j", "b == 0")
+        return str(text.one_of("marked[b, j]", "marked[b, i]", "(marked[b, i] and marked[b, j])"))
+    return str(text.one_of("i > j", "(i + j) % 3 == 0", "h == 0", "j % 2 == 1", "i >= 2 * j", "b == 0"))
 
 
 def _atom(text: _Text) -> str:
-    return text.one_of(
+    made = text.one_of(
         lambda: "dot(q, k) / sqrt(D)",
         lambda: "dot(q, k) * 0.25",
         lambda: _bias(text),
@@ -102,7 +102,8 @@ def _atom(text: _Text) -> str:
         lambda: f"(i - j) / {text.number(8, 40)}",
         lambda: "abs(i - j) * 0.0625",
         lambda: f"(j % {text.number(2, 5)})",
-    )()
+    )
+    return str(made())
 
 
 def _score(text: _Text, depth: int) -> str:
@@ -158,7 +159,9 @@ def _predicate(text: _Text) -> str:
     n, m = text.number(1, 12), text.number(0, 9)
 
     def documents() -> str:
-        text.given("ids", "i32[B, M]", lambda z, draw: (torch.arange(z["M"]) // 9).int().expand(z["B"], -1).contiguous())
+        text.given(
+            "ids", "i32[B, M]", lambda z, draw: (torch.arange(z["M"]) // 9).int().expand(z["B"], -1).contiguous()
+        )
         return "document(ids)"
 
     def lengths() -> str:

@@ -4,6 +4,7 @@ an empty one gives the mathematically right empty result."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_the_call_that_the_others_spoil_is_good(op: Any) -> None:
     assert op(*vectors, **inputs).shape == (B, H, N, E)
 
 
-VECTORS = {
+VECTORS: dict[str, tuple[Callable[[list[Tensor]], list[Any]], type[Exception], str]] = {
     "too few": (lambda v: v[:2], TypeError, "biased: expected 3 tensors (q, k, v), got 2"),
     "too many": (lambda v: [*v, v[0]], TypeError, "biased: expected 3 tensors (q, k, v), got 4"),
     "no tensor": (lambda v: [v[0], [1.0], v[2]], TypeError, "biased: k: expected a tensor [B, G, M, D], got list"),
@@ -95,7 +96,7 @@ def test_wrong_vectors(op: Any, name: str) -> None:
         op(*spoil(vectors), **inputs)
 
 
-INPUTS = {
+INPUTS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "missing": ({"bias": None}, TypeError, "biased: missing input bias: f32[H, 2 * M], given by keyword"),
     "extra": ({"bais": torch.ones(4)}, TypeError, "biased: unexpected input bais"),
     "rank": ({"bias": torch.ones(4)}, ValueError, "biased: bias: expected f32[H, 2 * M], got [4]"),
@@ -126,7 +127,11 @@ INPUTS = {
         "biased: gate is declared `nograd`, but the tensor requires a gradient; detach it",
     ),
     "q_offset": ({"q_offset": 1.5}, TypeError, "biased: q_offset: expected an int or an int tensor [B], got float"),
-    "q_offset, bool": ({"q_offset": True}, TypeError, "biased: q_offset: expected an int or an int tensor [B], got bool"),
+    "q_offset, bool": (
+        {"q_offset": True},
+        TypeError,
+        "biased: q_offset: expected an int or an int tensor [B], got bool",
+    ),
     "q_offset, shape": (
         {"q_offset": torch.tensor([1, 2, 3])},
         ValueError,
@@ -154,9 +159,7 @@ def test_wrong_inputs(op: Any, name: str) -> None:
 
 
 def test_a_block_beyond_the_last_is_refused() -> None:
-    op = attnc.loads(
-        "attention t { input t: i32[B, H, R, C]  score dot(q, k)  mask blocks(t, 4)  normalize softmax }"
-    )
+    op = attnc.loads("attention t { input t: i32[B, H, R, C]  score dot(q, k)  mask blocks(t, 4)  normalize softmax }")
     q = torch.randn(1, 1, 8, 4)
     op(q, q, q, t=torch.tensor([[[[0, 1], [1, -1]]]]))
     with pytest.raises(ValueError, match="block 2 is beyond the last, 1"):

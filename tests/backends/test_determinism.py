@@ -11,7 +11,8 @@ from tests.backends.calls import make, outcome
 SPECS = [
     "score dot(q, k) / sqrt(D)  mask causal  normalize softmax  emit lse, entropy, colsum",
     "input bias: f32[H, 2 * M]  score dot(q, k) + bias[h, i - j + M]  normalize softmax1",
-    "input bias: f32[3, H]  score dot(q, k) * bias[(i * j) % 3, h]  mask random(2, block = 8, seed = 1)  normalize sigmoid",
+    "input bias: f32[3, H]  score dot(q, k) * bias[(i * j) % 3, h]  mask random(2, block = 8, seed = 1)  "
+    "normalize sigmoid",
     "input e: f32[H]  input kb: f32[B, M]  score dot(q, k) + kb[b, j]  normalize softmax(sink = e[h])  emit lse",
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ SPECS = {
     "softcap": "score 5 * tanh(dot(q, k) / 5)  mask causal  normalize softmax",
     "relative bias": "input bias: f32[H, 2 * M]  score dot(q, k) + bias[h, i - j + M]  normalize softmax",
     "pair bias": "input bias: f32[B, H, N, M]  score dot(q, k) * bias[b, h, i, j]  normalize softmax1  emit lse",
-    "sink": "input anchor: f32[H]  score dot(q, k)  mask window(2)  normalize softmax(sink = anchor[h])  emit lse, total",
+    "sink": "input anchor: f32[H]  score dot(q, k)  mask window(2)  normalize softmax(sink = anchor[h])  "
+    "emit lse, total",
     "sigmoid": "input beta: f32  score dot(q, k) + beta  mask causal  normalize sigmoid  emit total",
     "abs_sum": "score dot(q, k)  mask causal  normalize abs_sum  emit total",
     "linear": "let phi(x) = elu(x) + 1  score dot(phi(q), phi(k))  mask causal  normalize sum  emit total",
@@ -47,7 +50,8 @@ def test_gradients_equal_differences(name: str) -> None:
     leaves = [leaf(B, H, N, D), leaf(B, G, M, D), leaf(B, G, M, E), *(leaf(*shapes[name]) for name in names)]
 
     def run(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        result = op(*values[:3], **dict(zip(names, values[3:], strict=True)), backend="eager")
+        inputs: dict[str, Any] = dict(zip(names, values[3:], strict=True))
+        result = op(*values[:3], **inputs, backend="eager")
         results = (result,) if isinstance(result, torch.Tensor) else tuple(result)
         return tuple(x for x in results if x.requires_grad)
 

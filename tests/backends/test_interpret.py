@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.backends.calls import Call, check
@@ -15,7 +15,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # nump
 SMALL = calls(lengths=(1, 5, 17, 33), dims=(1, 3, 16, 17, 24), groups=(1, 3))
 
 
-@settings(max_examples=max(10, settings.default.max_examples // 2))
 @given(call=SMALL, dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
     check(call, "interpret", dtype)

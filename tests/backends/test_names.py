@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import keyword
 import re
+from typing import Any
 
-import attnc
 import pytest
 import torch
+
+import attnc
 from attnc.codegen.names import KERNEL_WORDS
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.frontend import compile_text
@@ -67,7 +69,8 @@ def test_every_name_beside_a_spec_name_is_reserved(text: str) -> None:
 WORDS = sorted(
     {
         *KERNEL_WORDS, *keyword.kwlist, *keyword.softkwlist, "self", "print", "triton", "q_ptr", "q_tile", "d_q", "e_q",
-        "d_v", "q_stride0", "v_values", "lse_rows", "size_D", "BLOCK_D", "_grid", "_", "__x", "by_l", "x", "x_2", "floor",
+        "d_v", "q_stride0", "v_values", "lse_rows", "size_D", "BLOCK_D",
+        "_grid", "_", "__x", "by_l", "x", "x_2", "floor",
         "drawn0", "listed1", "out_out", "out_lse", "TResult", "d_q_0", "q_0", "q_at", "may0_lo", "call", "super",
     }
 )  # fmt: skip
@@ -94,7 +97,7 @@ def test_any_word_names_an_input() -> None:
         declared = "  ".join(f"input {name}: f32[H]" for name in names)
         terms = " + ".join(f"{name}[h]" for name in names)
         op = attnc.loads(f"attention t {{ {declared}  score dot(q, k) * ({terms})  mask causal  normalize softmax }}")
-        inputs = {name: torch.randn(2, dtype=torch.float64) for name in names}
+        inputs: dict[str, Any] = {name: torch.randn(2, dtype=torch.float64) for name in names}
         got = op(q, k, v, **inputs)
         wanted = op.reference(q, k, v, **inputs)
         torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)

@@ -98,7 +98,8 @@ CASES |= {
     "normalize: sum": Case(spec="score exp(dot(q, k) / D)  mask causal  normalize sum  emit total, entropy, colsum"),
     "normalize: named": Case(spec=f"let mine = weight(s) = sigmoid(s) divisor(t) = t + 1  {S}normalize mine"),
     "sink of an input": Case(
-        spec=f"input e: f32[H]  {S}mask causal  normalize softmax(sink = e[h])  emit lse, total, rowmax, entropy, colsum"
+        spec=f"input e: f32[H]  {S}mask causal  normalize softmax(sink = e[h])  "
+        f"emit lse, total, rowmax, entropy, colsum"
     ),
     "sink beside rows without keys": Case(
         spec=f"input e: f32[H]  {S}mask causal and j % 4 == 3  normalize softmax(sink = e[h])  emit lse, total"
@@ -107,7 +108,9 @@ CASES |= {
         spec=f"input c: f32[B, H, N]  {S}mask causal  normalize weight(s) = exp(s) divisor(t) = t + abs(c[b, h, i])"
     ),
     # inputs
-    "alibi": Case(spec="input m: f32[H]  score dot(q, k) / sqrt(D) - m[h] * abs(i - j)  mask causal  normalize softmax"),
+    "alibi": Case(
+        spec="input m: f32[H]  score dot(q, k) / sqrt(D) - m[h] * abs(i - j)  mask causal  normalize softmax"
+    ),
     "relative bias": Case(
         spec="input r: f32[H, 2 * M]  score dot(q, k) / sqrt(D) + r[h, i - j + M]  normalize softmax"
     ),
@@ -119,7 +122,8 @@ CASES |= {
         inputs={"r": _ramp(2, 9)},
     ),
     "bias by bucket (T5)": Case(
-        spec="input r: f32[R, H]  score dot(q, k) + r[min(int(log(max(i - j, 1))), 3), h]  mask causal  normalize softmax",
+        spec="input r: f32[R, H]  score dot(q, k) + r[min(int(log(max(i - j, 1))), 3), h]  mask causal  "
+        "normalize softmax",
         inputs={"r": _ramp(4, 2)},
     ),
     "pair bias": Case(spec="input r: f32[B, H, N, M]  score dot(q, k) + r[b, h, i, j]  mask causal  normalize softmax"),
@@ -149,10 +153,13 @@ CASES |= {
     ),
     "row gain": Case(spec="input r: f32[B, H, N]  score dot(q, k) * r[b, h, i]  mask causal  normalize softmax"),
     "scalar": Case(spec="input r: f32  score dot(q, k) * r  mask causal  normalize softmax"),
-    "scalar as a number": Case(spec="input r: f32  score dot(q, k) * r  mask causal  normalize softmax", inputs={"r": 0.3}),
+    "scalar as a number": Case(
+        spec="input r: f32  score dot(q, k) * r  mask causal  normalize softmax", inputs={"r": 0.3}
+    ),
     "int scalar": Case(spec="input w: i32  score dot(q, k)  mask 0 <= i - j < w  normalize softmax", inputs={"w": 5}),
     "int arithmetic": Case(
-        spec="input w: i32[H]  score dot(q, k) - w[h] * (i - j) / 8  mask causal and i - j <= w[h] * 3  normalize softmax",
+        spec="input w: i32[H]  score dot(q, k) - w[h] * (i - j) / 8  mask causal and i - j <= w[h] * 3  "
+        "normalize softmax",
         inputs={"w": torch.tensor([2, 5], dtype=torch.int32)},
     ),
     "global of tokens": Case(
@@ -215,10 +222,10 @@ CASES |= {
         spec="input pos: i32[B, M]  score dot(rope(q, pos[b, i]), rope(k, pos[b, j]))  mask causal  normalize softmax",
         inputs={"pos": torch.arange(42, dtype=torch.int32).reshape(2, 21) % 13},
     ),
-    "l2norm": Case(
-        spec="input tau: f32[H]  score dot(l2norm(q), l2norm(k)) * tau[h]  mask causal  normalize softmax"
+    "l2norm": Case(spec="input tau: f32[H]  score dot(l2norm(q), l2norm(k)) * tau[h]  mask causal  normalize softmax"),
+    "rmsnorm": Case(
+        spec="input w: f32[D]  score dot(rmsnorm(q, w), rmsnorm(k, w)) / D  mask causal  normalize softmax"
     ),
-    "rmsnorm": Case(spec="input w: f32[D]  score dot(rmsnorm(q, w), rmsnorm(k, w)) / D  mask causal  normalize softmax"),
     "concat": Case(spec="score dot(concat(q, rope(q, i)), concat(k, rope(k, j))) / D  mask causal  normalize softmax"),
     "slices": Case(spec="score dot(q[:4], k[:4]) + tanh(dot(q[4:], k[4:]))  mask causal  normalize softmax"),
     "norms of vectors": Case(spec="score dot(q, k) - dot(k, k) / 2 + dot(q, q)  mask causal  normalize softmax"),
@@ -236,7 +243,9 @@ CASES |= {
     ),
     "no dot": Case(spec="input a: f32[B, H, M]  score a[b, h, j]  mask causal  normalize softmax  emit lse"),
     "positions alone": Case(spec="score -abs(i - j) * 0.1  normalize softmax"),
-    "positions alone, no exponential": Case(spec="score (i - j) / 35  normalize weight(s) = tanh(s) divisor(t) = 1 + t ** 2"),
+    "positions alone, no exponential": Case(
+        spec="score (i - j) / 35  normalize weight(s) = tanh(s) divisor(t) = 1 + t ** 2"
+    ),
     "a constant": Case(spec="score 0.0  mask causal  normalize softmax"),
     # branches
     "differential": Case(
@@ -257,10 +266,12 @@ CASES |= {
     ),
     # scores that are not finite
     "-inf in a score": Case(
-        spec="score where(j % 3 == 0, -inf, dot(q, k))  mask causal  normalize softmax  emit lse, rowmax, total, entropy"
+        spec="score where(j % 3 == 0, -inf, dot(q, k))  mask causal  normalize softmax  "
+        "emit lse, rowmax, total, entropy"
     ),
     "rows of -inf": Case(
-        spec="score where(i % 3 == 0, -inf, dot(q, k))  mask causal  normalize softmax1  emit lse, rowmax, total, entropy"
+        spec="score where(i % 3 == 0, -inf, dot(q, k))  mask causal  normalize softmax1  "
+        "emit lse, rowmax, total, entropy"
     ),
     "rows of -inf, no exponential": Case(
         spec="score where(i % 3 == 0, -inf, dot(q, k))  mask causal  normalize sigmoid  emit total"
@@ -269,7 +280,8 @@ CASES |= {
         spec="score dot(q, k) / where(j > i, 0.0, 1.0) + log(i - j) * 0  mask j < i  normalize softmax  emit lse"
     ),
     "NaN in a masked derivative": Case(
-        spec="input r: f32[H, N, M]  score dot(q, k) + sqrt(i - j) * r[h, i, j]  mask j < i  normalize softmax  emit lse"
+        spec="input r: f32[H, N, M]  score dot(q, k) + sqrt(i - j) * r[h, i, j]  mask j < i  "
+        "normalize softmax  emit lse"
     ),
     "large scores": Case(spec="score dot(q, k) * 1000  mask causal  normalize softmax1  emit lse, entropy"),
     # shapes
@@ -292,13 +304,15 @@ CASES |= {
     "no key, no exponential": Case(spec=f"{S}normalize sigmoid  emit total, colsum", sizes={"M": 0}),
 }
 FUNCTIONS = (
-    "tanh(x) sigmoid(x) relu(x) elu(x) softplus(x) erf(x) sin(x) cos(x) log1p(exp(x)) sqrt(abs(x)+1) rsqrt(abs(x)+1) "
-    "exp2(x) sign(x)*x floor(j/3)*x min(x,0.3) max(x,-0.2) clamp(x,-1,1) x**3 abs(x)**1.5 where(x>0.1,x,2*x) exp(x/4) "
-    "log(abs(x)+0.1) int(j/2)*x x%3.0 x//2.0 1/(x*x+1) abs(x) -x x*(j//3) x**2 (j-5)//3*x (j-9)%4*x"
-).split()
+    "tanh(x)", "sigmoid(x)", "relu(x)", "elu(x)", "softplus(x)", "erf(x)", "sin(x)", "cos(x)", "log1p(exp(x))",
+    "sqrt(abs(x)+1)", "rsqrt(abs(x)+1)", "exp2(x)", "sign(x)*x", "floor(j/3)*x", "min(x,0.3)", "max(x,-0.2)",
+    "clamp(x,-1,1)", "x**3", "abs(x)**1.5", "where(x>0.1,x,2*x)", "exp(x/4)", "log(abs(x)+0.1)", "int(j/2)*x",
+    "x%3.0", "x//2.0", "1/(x*x+1)", "abs(x)", "-x", "x*(j//3)", "x**2", "(j-5)//3*x", "(j-9)%4*x",
+)  # fmt: skip
 for text in FUNCTIONS:
     CASES[f"function: {text}"] = Case(
-        spec=f"input a: f32[H]  let x = dot(q, k) / sqrt(D) * 0.7 + a[h]  score {text}  mask window(9)  normalize softmax",
+        spec=f"input a: f32[H]  let x = dot(q, k) / sqrt(D) * 0.7 + a[h]  score {text}  mask window(9)  "
+        f"normalize softmax",
         sizes={"B": 1, "N": 9, "M": 12},
     )
 for D, E in ((1, 1), (17, 48), (80, 96), (257, 1), (48, 17), (576, 3)):
@@ -314,7 +328,15 @@ def test_equals_the_reference(name: str, backend: str) -> None:
     check(call, backend, torch.float64)
 
 
-HALF = ("mask: bigbird", "normalize: softmax1", "normalize: sigmoid", "relative bias", "differential", "linformer", "rope")
+HALF = (
+    "mask: bigbird",
+    "normalize: softmax1",
+    "normalize: sigmoid",
+    "relative bias",
+    "differential",
+    "linformer",
+    "rope",
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -329,7 +351,9 @@ def test_lower_precision(name: str, backend: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("backend", ["eager", "interpret"])
 def test_garbage_beyond_the_end_never_enters(backend: str) -> None:
     """NaN and inf in keys and values that a conjunct over the key alone masks."""
-    op = attnc.loads(f"attention spec {{ input len: i32[B]  {S}mask causal and j < len[b]  normalize softmax  emit lse }}")
+    op = attnc.loads(
+        f"attention spec {{ input len: i32[B]  {S}mask causal and j < len[b]  normalize softmax  emit lse }}"
+    )
     lengths = torch.tensor([5, 17], dtype=torch.int32)
     clean = make(op, SIZES, inputs={"len": lengths})
     for b, length in enumerate(lengths.tolist()):
@@ -368,7 +392,9 @@ def test_what_is_live_follows_ieee(backend: str) -> None:
 
 def test_float64_is_kept_to_the_last_bits() -> None:
     """Literals and tables that float32 would round stay what they are."""
-    op = attnc.loads("attention spec { param a: float[H]  score where(j > 3, 0.1, a[h]) * j  normalize softmax }", a=[0.3, 0.7])
+    op = attnc.loads(
+        "attention spec { param a: float[H]  score where(j > 3, 0.1, a[h]) * j  normalize softmax }", a=[0.3, 0.7]
+    )
     call = make(op, SIZES)
     for backend in ("eager", "interpret"):
         out = op(*call.vectors.values(), backend=backend)

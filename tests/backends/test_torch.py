@@ -1,4 +1,4 @@
-"""Ops are PyTorch operators: opcheck, torch.compile without graph breaks, export, autocast, checkpoint, copies, threads."""
+"""Ops are PyTorch operators: opcheck, torch.compile without graph breaks, export, autocast, checkpoint, copies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import attnc
@@ -43,9 +44,7 @@ def _vectors(N: int = 24, M: int | None = None, *, dtype: torch.dtype = torch.fl
     heads = {0: 4, 1: 2, 2: 2} if count == 3 else {0: 4, 1: 4, 2: 2, 3: 2, 4: 2}
     queries = 1 if count == 3 else 2
     M = N if M is None else M
-    return [
-        torch.randn(2, heads[n], N if n < queries else M, 8, dtype=dtype).requires_grad_() for n in range(count)
-    ]
+    return [torch.randn(2, heads[n], N if n < queries else M, 8, dtype=dtype).requires_grad_() for n in range(count)]
 
 
 def _inputs(spec: str, N: int) -> dict[str, Any]:
@@ -55,7 +54,8 @@ def _inputs(spec: str, N: int) -> dict[str, Any]:
 
 
 SPECS = {
-    "causal": CAUSAL, "plain": PLAIN, "biased": BIASED, "sigmoid": SIGMOID, "differential": DIFFERENTIAL, "random": RANDOM,
+    "causal": CAUSAL, "plain": PLAIN, "biased": BIASED, "sigmoid": SIGMOID, "differential": DIFFERENTIAL,
+    "random": RANDOM,
 }  # fmt: skip
 
 
@@ -77,17 +77,19 @@ def test_opcheck(name: str) -> None:
     vectors, inputs = _vectors(count=5 if spec is DIFFERENTIAL else 3), _inputs(spec, 24)
     captured: list[tuple[Any, tuple[Any, ...]]] = []
 
-    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
+    class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch's own
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func.namespace == "attnc":
                 captured.append((func, args))
             return func(*args, **(kwargs or {}))
 
-    with Recorder():
+    with Recorder():  # type: ignore[no-untyped-call]
         op(*vectors, **inputs)
     assert len(captured) >= 1
     for func, args in captured:
-        own = tuple(x.detach().clone().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x for x in args)
+        own = tuple(
+            x.detach().clone().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x for x in args
+        )
         torch.library.opcheck(func, own)
 
 
@@ -164,7 +166,7 @@ def test_export(spec: str) -> None:
 def test_autocast(spec: str) -> None:
     """Vectors are cast, nothing else: sums and token-wise values stay in float32, backward too."""
     op = attnc.loads(spec)
-    inputs = {} if spec is CAUSAL else {"e": torch.randn(5, 24)}
+    inputs: dict[str, Any] = {} if spec is CAUSAL else {"e": torch.randn(5, 24)}
     vectors = _vectors()
     with torch.autocast("cpu", torch.bfloat16):
         out = _first(op(*vectors, **inputs))
@@ -227,7 +229,7 @@ def test_double_backward_is_refused(spec: str) -> None:
     op = attnc.loads(spec)
     vectors = _vectors()
     grads = torch.autograd.grad(_first(op(*vectors)).square().sum(), vectors, create_graph=True)
-    with pytest.raises(RuntimeError, match="(?i)backward|differentiable|derivative|autograd"):
+    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
         torch.autograd.grad(grads[0].sum(), vectors)
 
 
