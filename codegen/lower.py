@@ -25,6 +25,7 @@ from typing import Literal
 from attnc.codegen import build
 from attnc.codegen.bounds import Bounds, key_bounds, key_only, query_bounds, query_only
 from attnc.codegen.derive import derive
+from attnc.codegen.printer import Names
 from attnc.codegen.simplify import simplify
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.ir import (
@@ -215,7 +216,8 @@ def lower(attention: Attention) -> Program:
         # A window beside a whole row is cheaper alone: together, each tile would cost both maps.
         live = key_bounds(found.mask, branch.keys).may
         shared.setdefault((keys, branch.value, branch.keys, live), []).append(found)
-    groups = tuple(_group(attention, members) for members in shared.values())
+    names = Names([branch.name for branch in attention.branches])
+    groups = tuple(_group(attention, members, names) for members in shared.values())
     return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
 
 
@@ -241,15 +243,15 @@ def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable
     )
 
 
-def _group(attention: Attention, members: list[_Algebra]) -> Group:
-    names: dict[Expr, Symbol] = {}
+def _group(attention: Attention, members: list[_Algebra], names: Names) -> Group:
+    symbols: dict[Expr, Symbol] = {}
     dots: list[tuple[Symbol, str, str]] = []
     for dot in dict.fromkeys(dot for member in members for dot in member.dots):
         assert isinstance(dot.left, Vector) and isinstance(dot.right, Vector)
-        names[dot] = build.symbol(f"dot{len(dots)}", Kind.FLOAT)
-        dots.append((names[dot], dot.left.name, dot.right.name))
+        symbols[dot] = build.symbol(f"dot{len(dots)}", Kind.FLOAT)
+        dots.append((symbols[dot], dot.left.name, dot.right.name))
     alone = len(members) == 1
-    maps = tuple(_map(attention, member, names, "" if alone else f"_{member.branch.name}") for member in members)
+    maps = tuple(_map(attention, member, symbols, "" if alone else f"_{member.branch.name}") for member in members)
     (some,) = simplify((build.any_of(item.mask for item in maps),))
     (every,) = simplify((build.all_of(item.mask for item in maps),))
     length = members[0].branch.keys
@@ -258,7 +260,7 @@ def _group(attention: Attention, members: list[_Algebra]) -> Group:
         keys = replace(keys, must=key_bounds(every, length).must)
         queries = replace(queries, must=query_bounds(every).must)
     return Group(
-        name="_".join(item.name for item in maps),
+        name=maps[0].name if alone else names.fresh("_".join(item.name for item in maps)),
         maps=maps,
         dots=tuple(dots),
         value=members[0].branch.value,

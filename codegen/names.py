@@ -20,6 +20,7 @@ KERNEL_WORDS = (
     "q_offset q_offsets kv_offset B H G N M D E ACC PER_BATCH BLOCK_M BLOCK_N LOG2E full_tiles partial_tiles "
     "row_start row_stop full base o d_out call sizes vectors inputs backend device end first blocks stop run strip "
     "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
+    "PAIRS pairs at_pair needs totals w_log_w "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()
@@ -48,11 +49,12 @@ _MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK)_")
 _MADE_AFTER = re.compile(r"_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")
 
 
-def _own(name: str) -> str:
-    """A name near the spec's that no template makes of another; none begins with an underscore, as helpers do."""
+def _own(name: str, tags: tuple[str, ...]) -> str:
+    """A name near the spec's that no template makes of another; none begins with an underscore, as helpers do, or
+    ends with a map's tag."""
     name = name.replace(" ", "").lstrip("_") or "x"
     name = f"x_{name}" if _MADE_BEFORE.match(name) or name[0].isdigit() else name
-    return f"{name}_" if _MADE_AFTER.search(name) else name
+    return f"{name}_" if _MADE_AFTER.search(name) or name.endswith(tags) else name
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ class Naming:
         results = ("out", "lse", "shift", "l", "total", "rowmax", "entropy", "colsum", "u")
         made = [f"{branch.name}_{word}" for branch in attention.branches for word in results]
         names = Names([*KERNEL_WORDS, *made, self.result])
+        tags = tuple(item.tag for item in self.program.maps if item.tag)
         for item in (*attention.vectors, *attention.inputs, *attention.tokens, *self.program.tables):
-            self.idents[item.name] = names.fresh(_own(item.name))
+            self.idents[item.name] = names.fresh(_own(item.name, tags))
 
     @property
     def public(self) -> str:

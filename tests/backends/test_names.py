@@ -99,7 +99,7 @@ def test_any_word_names_an_input() -> None:
         op = attnc.loads(f"attention t {{ {declared}  score dot(q, k) * ({terms})  mask causal  normalize softmax }}")
         inputs: dict[str, Any] = {name: torch.randn(2, dtype=torch.float64) for name in names}
         got = op(q, k, v, **inputs)
-        wanted = op.reference(q, k, v, **inputs)
+        wanted = op(q, k, v, **inputs, backend="reference")
         torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
         grads = torch.autograd.grad(got.sum(), (q, k, v))
         for left, right in zip(grads, torch.autograd.grad(wanted.sum(), (q, k, v)), strict=True):
@@ -125,3 +125,19 @@ def test_any_word_names_a_spec(name: str) -> None:
     q = torch.randn(1, 2, 5, 4, dtype=torch.float64)
     got, wanted = op(q, q, q), op.reference(q, q, q)
     torch.testing.assert_close(tuple(got), tuple(wanted), rtol=1e-12, atol=1e-12)
+
+
+def test_any_word_names_a_branch() -> None:
+    """Whatever the templates make of a branch's name: statistics of its own, one pass for several, a tag."""
+    q = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    for name in ("o", "new", "safe", "rows", "tile", "ptr", "ij", "lse", "l", "m", "x_y", "forward", "live", "at"):
+        op = attnc.loads(
+            f"attention t {{ input do_{name}: f32[H]  input m_{name}: f32[H]  "
+            "branch x { score dot(q, k)  mask causal  normalize softmax }  "
+            f"branch y {{ score dot(q, k) * 2 * do_{name}[h]  mask causal  normalize sigmoid }}  "
+            f"branch {name} {{ score dot(q, k) + m_{name}[h]  mask window(2)  normalize softmax1 }}  "
+            f"output x - y + {name}  emit {name}.lse, x.colsum }}"
+        )
+        inputs: dict[str, Any] = {f"do_{name}": torch.rand(2).double(), f"m_{name}": torch.rand(2).double()}
+        got, wanted = op(q, q, q, **inputs), op.reference(q, q, q, **inputs)
+        torch.testing.assert_close(tuple(got), tuple(wanted), rtol=1e-12, atol=1e-12)
