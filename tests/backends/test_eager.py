@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from tests.backends.calls import Call, check
@@ -12,4 +12,5 @@ from tests.backends.specs import calls
 
 @given(call=calls(), dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
+    note(str(call.op))
     check(call, "eager", dtype)

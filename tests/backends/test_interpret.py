@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, note
 from hypothesis import strategies as st
 
 from tests.backends.calls import Call, check
@@ -17,4 +17,5 @@ SMALL = calls(lengths=(1, 5, 17, 33), dims=(1, 3, 16, 17, 24), groups=(1, 3))
 
 @given(call=SMALL, dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
+    note(str(call.op))
     check(call, "interpret", dtype)
