@@ -99,20 +99,16 @@ def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]
     results: dict[str, Tensor] = {"out": made} if isinstance(made, Tensor) else made._asdict()
     leaves = {name: x for name, x in (*vectors.items(), *inputs.items()) if isinstance(x, Tensor) and x.requires_grad}
     sends = {name: x for name, x in results.items() if x.requires_grad}
-    if not sends:
-        return {name: x.detach() for name, x in results.items()}
     given = cotangents(sends)
-    grads = torch.autograd.grad(
-        list(sends.values()),
-        list(leaves.values()),
-        [
-            torch.where(
-                x.isfinite(), given[name].to(x.dtype) * (1 + step * (-1) ** n), 0
-            )  # an lse of -inf is a constant
-            for name, x in sends.items()
-        ],
-        materialize_grads=True,
-    )
+    cotangent = {name: given[name].to(x.dtype) * (1 + step * (-1) ** len(name)) for name, x in sends.items()}
+    grads: tuple[Tensor, ...] = tuple(torch.zeros_like(x) for x in leaves.values())
+    if sends:
+        grads = torch.autograd.grad(
+            list(sends.values()),
+            list(leaves.values()),
+            [torch.where(x.isfinite(), cotangent[name], 0) for name, x in sends.items()],  # an lse of -inf is constant
+            materialize_grads=True,
+        )
     found = {name: x.detach() for name, x in results.items()}
     return found | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
 
