@@ -187,6 +187,23 @@ CASES |= {
         spec=f"input t: i32[B, H, R, C]  {S}mask blocks(t, 8)  normalize softmax  emit lse",
         inputs={"t": torch.tensor([[[[0, 2], [-1, -1], [1, 1]]], [[[2, -1], [0, 1], [-1, 0]]]], dtype=torch.int32)},
     ),
+    "products beyond 32 bits": Case(
+        spec=f"input t: i32[B, M]  {S}mask t[b, j] * t[b, j] // 3 % 2 == 0  normalize softmax",
+        inputs={"t": (2**30 + torch.arange(42)).int().reshape(2, 21)},
+    ),
+    "positions far away": Case(
+        spec=f"input w: i32[H]  {S}mask (i * j + w[h]) % 7 != 2  normalize softmax",
+        inputs={"w": torch.tensor([5, -9], dtype=torch.int32)},
+        options={"q_offset": 2**28 + 3, "kv_offset": 2**28},
+    ),
+    "narrow integers": Case(
+        spec=f"input t: i32[H]  {S}mask i - j <= t[h] * 100  normalize softmax",
+        inputs={"t": torch.tensor([100, -1], dtype=torch.int8)},
+    ),
+    "unsigned integers": Case(
+        spec=f"input t: i32[B, M]  {S}mask -t[b, j] < 0 and t[b, j] - 7 < 0  normalize softmax",
+        inputs={"t": (torch.arange(42) % 9).reshape(2, 21).to(torch.uint8)},
+    ),
     "half precision input": Case(
         spec="input r: bf16[H]  score dot(q, k) * r[h]  mask causal  normalize softmax", inputs={"r": _ramp(2)}
     ),
