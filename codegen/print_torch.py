@@ -153,8 +153,9 @@ class TorchPrinter(Printer):
         text = f"_read({name}, {', '.join(index)})" if index else name
         if node.index and node.dims:
             text += ".squeeze(-2)" if len(node.dims) == 1 else ".squeeze(3)"
-        dtype = {Kind.BOOL: "", Kind.INT: ".to(torch.int64)", Kind.FLOAT: ".to(acc)"}[node.kind]
-        return Text(text=text + dtype)
+        if node.kind is Kind.INT and not index:
+            text += ".to(torch.int64)"  # as _read does
+        return Text(text=f"{text}.to(acc)" if node.kind is Kind.FLOAT else text)
 
     def table(self, node: Table, index: Text) -> Text:
         dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.kind]

@@ -205,13 +205,15 @@ def _accumulator(x):
 
 
 def _read(x, *index):
-    """Elements of x at integer indices that broadcast together, the nearest where an index is outside its axis."""
+    """Elements of x at integer indices that broadcast together, the nearest where an index is outside its axis;
+    integers in 64 bits."""
     places = []
     for axis, at in enumerate(index):
         last = x.shape[axis] - 1
         at = torch.clamp(at, 0, last) if isinstance(at, torch.Tensor) else torch.full((), min(max(at, 0), last), device=x.device)
         places.append(at.to(torch.int64))
-    return x[tuple(places)]
+    found = x[tuple(places)]
+    return found if found.dtype == torch.bool or found.is_floating_point() else found.to(torch.int64)
 
 
 def _pick(values, index, dtype):
