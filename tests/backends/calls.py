@@ -116,7 +116,8 @@ def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]
 def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     """The size of the terms whose sum each result is, where they cancel: what it moves by, a relative step of the
     arguments, measured on the reference in float64. In a row of few keys the cotangents of the weights cancel for any
-    arguments, g = p (dp - sum p dp), so gradients have terms of the size of dp = <d out, v> / 4 a row at least."""
+    arguments, g = p (dp - <d out, out>), dp = <d out, v>, with every element of ``out`` rounded on its own: gradients
+    have terms of the size of sqrt(sum (d out v) ** 2) a row at least."""
     step = 2.0**-24
     found = dict.fromkeys(expected, 0.0)
     for seed in (0, 1):
@@ -134,7 +135,8 @@ def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     if 0 in (B, H, N, value.shape[2]):
         return found
     given = cotangents({"out": expected["out"]})["out"]
-    mixed = float((given @ value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1).mT).abs().max()) / 4
+    keyed = value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1)
+    mixed = float((given.square() @ keyed.square().mT).max().sqrt())
     roles = {item.name: item.role for item in call.op.construct.vectors}
     for name in expected:
         if name.startswith("d_"):
