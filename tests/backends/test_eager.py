@@ -27,3 +27,11 @@ def test_gradients_that_cancel_in_one_key() -> None:
         call = make(op, {"B": 1, "H": 1, "G": 1, "N": 1, "M": 1, "D": 16, "E": 16}, seed=seed)
         for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             check(call, "eager", dtype)
+
+
+def test_a_gradient_beyond_float16_is_infinite() -> None:
+    """Found by a deep run: the derivative of l2norm at 0 is 1 / eps = 1e12."""
+    op = attnc.loads("attention spec { score dot(l2norm(q), l2norm(k)) * 2  mask causal  normalize softmax }")
+    call = make(op, {"B": 1, "H": 1, "G": 1, "N": 1, "M": 33, "D": 1, "E": 1})
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        check(call, "eager", dtype)
