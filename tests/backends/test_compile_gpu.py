@@ -22,6 +22,8 @@ JOBS = [f"{TARGETS[number % 4]}:bf16:64:{example}" for number, example in enumer
 JOBS += ["sm_100:bf16:128:causal", "gfx942:bf16:128:causal"]
 JOBS += ["sm_90:bf16:96:alibi", "sm_80:f32:64:sigmoid", "gfx942:f16:96:sliding"]
 
+pytestmark = pytest.mark.xdist_group("machine code")  # one worker: the jobs run once
+
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, dict[str, Any]]:
@@ -36,7 +38,7 @@ def compiled() -> dict[str, dict[str, Any]]:
     ]
     found: dict[str, dict[str, Any]] = {}
     for process in running:
-        text, _ = process.communicate(timeout=600)
+        text, _ = process.communicate(timeout=900)
         assert process.returncode == 0
         for line in text.splitlines():
             made = json.loads(line)
