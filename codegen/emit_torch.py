@@ -170,10 +170,16 @@ class _Builder:
         }
         self.outer0: list[str] = []
         self.outer: list[str] = []
+        self.innermost: set[Expr] = set()
 
     def enter(self, item: Map) -> None:
-        """From here on, what is printed belongs to this map."""
+        """From here on, what is printed belongs to this map. Sums over columns print one map alone: where there are
+        some, no map uses what another named inside its loop."""
         own = {S, G}
+        if any(other.colsum for other in self.group.maps):
+            for node in self.innermost:
+                del self.printer.leaves[node]
+            self.innermost.clear()
         kept = {node: text for node, text in self.printer.leaves.items() if not own & set(postorder(node))}
         self.printer.leaves = kept | {S: f"s{item.tag}", G: f"g_ij{item.tag}"}
 
@@ -191,6 +197,8 @@ class _Builder:
         made = self.printer.block(roots, levels, symbols=self.symbols, finish=finish, notes=notes)
         if keep:
             self.printer.leaves.update(made.named)
+            inside = {line.split(" = ")[0] for line in made.lines[2]}
+            self.innermost |= {node for node, name in made.named.items() if name in inside}
         self.outer0.extend(made.lines[0])
         self.outer.extend(made.lines[1])
         return made.lines[2]
@@ -277,7 +285,8 @@ def _torch_map(program: Program, builder: _Builder, item: Map, wanted: Mapping[s
     score_lines = builder.block({score: item.score}, inner(score, item.score, shape=True), note(item, "s", score))
     raw_lines: tuple[str, ...] = ()
     if item.rowmax:
-        raw_lines = builder.block({raw: item.raw}, inner(raw, item.raw, shape=True))
+        # The forward alone prints it: the backward must not use its names.
+        raw_lines = builder.block({raw: item.raw}, inner(raw, item.raw, shape=True), keep=False)
     mask_lines = builder.block({live: item.mask}, inner(live, item.mask), note(item, "live", live), keep=False)
     weight_lines: tuple[str, ...] = ()
     if not item.exponential:

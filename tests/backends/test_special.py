@@ -276,6 +276,16 @@ CASES |= {
         "branch y { score dot(q, k) + a[h]  mask window(3)  normalize sigmoid }  "
         "output x * 0.5 + y * a[h]  emit x.lse, y.total"
     ),
+    "columns of one of two branches that share terms": Case(  # found by a deep run
+        spec="input r: f32[H]  "
+        "branch x { score dot(q, k) * (abs(i - j) + 0.25) ** 1.5 + abs(0.125) ** 1.5  normalize softmax }  "
+        "branch y { score tanh(dot(q, k) * (abs(i - j) + 0.25) ** 1.5) * r[h]  normalize none }  "
+        "output x + y  emit y.colsum, x.rowmax"
+    ),
+    "the largest score shares terms with its mask": Case(
+        spec="score dot(q, k) - (i - j) ** 2 / 9  mask (i - j) ** 2 < 9 + j  "
+        "normalize weight(s) = exp(2 * s) divisor(t) = t  emit rowmax, colsum, lse"
+    ),
     "one branch": Case(spec="branch x { score dot(q, k)  mask causal  normalize softmax }  output tanh(x)"),
     "gated output": Case(
         spec="input gate: f32[B, H, N]  branch x { score dot(q, k)  mask causal  normalize softmax }  "
