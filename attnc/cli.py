@@ -1,4 +1,4 @@
-"""The command line: ``attnc check | fmt | compile | plan | show | explain | env | clean | version``.
+"""The command line: ``attnc check | fmt | compile | plan | inspect | show | explain | env | clean | version``.
 
 Results go to standard output, all else to standard error. Exit status: 0 clean, 1 faults in a spec or a difference
 under ``--check``, 2 a wrong command line or a file that cannot be read or written, 101 a fault in attnc itself.
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attnc import commands
+from attnc import commands, machine_code
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.version import VERSION
 from attnc.session import CLEAN, FAULTS, INTERNAL, INTERRUPTED, USAGE, Inputs, Refused, io_fault, report
@@ -119,10 +119,24 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("--diff", action="store_true", help="the same, and print the difference")
 
     build = command("compile", commands.compile, "Compile a spec to a Python module.", one, target, faults, strict)
-    build.add_argument("--emit", choices=("ast", "ir", "plan", "py"), default="py", help="the stage to print")
-    build.add_argument("-o", "--output", help="a file, written whole or not at all; standard output if not given")
+    stages = ("ast", "ir", "plan", "py", *machine_code.KINDS)
+    build.add_argument("--emit", choices=stages, default="py", help="the stage to print; from ttir on, of every kernel")
+    build.add_argument("--dtype", choices=machine_code.DTYPES, help="of the vectors, for machine code (bf16)")
+    build.add_argument("--dim", type=_size, help="elements of a vector, for machine code (64)")
+    build.add_argument(
+        "-o",
+        "--output",
+        help="a file, or for machine code a new folder, written whole or not at all; standard output if not given",
+    )
 
     command("plan", commands.plan, "Print what the compiler decided, and why.", one, target, faults, strict)
+
+    read = command("inspect", commands.inspect, "Compile kernels and judge them by their machine code.", one, target)
+    read.add_argument("--dtype", choices=machine_code.DTYPES, default="bf16", help="of the vectors (bf16)")
+    read.add_argument("--dim", type=_size, default=64, help="elements of a vector (64)")
+    read.add_argument("--format", choices=("full", "json"), default="full", help="of the facts")
+    read.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of faults in the spec")
+    read.set_defaults(deny=None)
 
     show = command("show", commands.show, "Draw a spec's mask.", one, faults, strict)
     show.add_argument("-n", type=_size, default=64, help="queries (64)")

@@ -160,6 +160,16 @@ def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
 
 
 def compile(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc import machine_code
+
+    if options.emit in machine_code.KINDS:
+        construct = _planned(options, inputs)
+        dtype, dim = options.dtype or "bf16", options.dim or 64
+        machine_code.emit(construct, options.emit, options.target, dtype, dim, options.output)
+        return CLEAN
+    for name in ("dtype", "dim"):
+        if getattr(options, name) is not None:
+            raise Refused(f"--emit {options.emit} serves every dtype and head dim: --{name} has no part in it")
     text = _stage(options, inputs)
     if options.output in (None, STANDARD_INPUT):
         sys.stdout.write(text)
@@ -195,15 +205,28 @@ def plan(options: argparse.Namespace, inputs: Inputs) -> int:
     return CLEAN
 
 
+def inspect(options: argparse.Namespace, inputs: Inputs) -> int:
+    from attnc import machine_code
+
+    construct = _planned(options, inputs)
+    print(machine_code.inspected(construct, options.target, options.dtype, options.dim, options.format))
+    return CLEAN
+
+
 def _generated(options: argparse.Namespace, inputs: Inputs, stage: Callable[[Construct, str], str]) -> str:
     """What a stage makes of the construct for ``--target``."""
+    return stage(_planned(options, inputs), options.target)
+
+
+def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
+    """The construct, once ``--target`` is known to be a target."""
     from attnc.codegen import plan
 
     try:
         plan.plan(options.target)
     except ValueError as error:
         raise Refused(f"--target: {error}") from error
-    return stage(_construct(options, inputs), options.target)
+    return _construct(options, inputs)
 
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:

@@ -6,7 +6,8 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,4 +60,22 @@ def write(path: str, content: bytes) -> None:
             os.unlink(temporary)
         if isinstance(error, OSError):
             error.filename = path  # what the caller knows
+        raise
+
+
+def write_folder(path: str, files: Mapping[str, bytes]) -> None:
+    """Put a folder of files in place in one step. ``path`` is not there yet, or an empty folder."""
+    target = os.path.realpath(path)
+    temporary = tempfile.mkdtemp(prefix=f"{os.path.basename(target)}.", suffix=".tmp", dir=os.path.dirname(target))
+    try:
+        for name, content in files.items():
+            Path(temporary, name).write_bytes(content)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o777 & ~mask)  # as a folder made here has it; mkdtemp's is the owner's alone
+        os.replace(temporary, target)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename = path
         raise

@@ -19,9 +19,12 @@ _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}
 @dataclass(frozen=True, kw_only=True)
 class Signature:
     """One kernel at one dtype and one size of vectors. ``types`` has every argument in order; ``aligned`` are the
-    pointers and strides that a launch finds divisible by 16; ``acc`` is the accumulation type's name."""
+    pointers and strides that a launch finds divisible by 16; ``acc`` is the accumulation type's name; ``maps`` are the
+    attention maps that the kernel computes side by side."""
 
     kernel: str
+    step: Pass
+    maps: int
     types: Mapping[str, str]
     constants: Mapping[str, int | bool]
     aligned: tuple[str, ...]
@@ -71,6 +74,8 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
         constants["PAIRS"] = True
     return Signature(
         kernel=kernel.name,
+        step=_STEP[kernel.kind],
+        maps=len(kernel.maps),
         types=types,
         constants=constants,
         aligned=tuple(aligned),

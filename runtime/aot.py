@@ -3,66 +3,155 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from attnc.codegen.emit import emit
 from attnc.codegen.lower import lower
-from attnc.codegen.plan import plan
-from attnc.codegen.signature import signatures
+from attnc.codegen.plan import Pass, plan
+from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable
 from attnc.dsl.ir import Construct
+
+Tiling = tuple[int, int, int, int]
+"""BLOCK_M, BLOCK_N, warps, stages."""
+
+NVIDIA = ("ttir", "ttgir", "llir", "ptx", "sass", "cubin")
+AMD = ("ttir", "ttgir", "llir", "amdgcn", "hsaco")
+BINARY = ("cubin", "hsaco")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """One kernel's machine code: a cubin or hsaco, and the bytes of shared memory a block takes."""
+    """One kernel's machine code and what it was made from: every stage of Triton's compiler by its name, the bytes of
+    shared memory and columns of tensor memory that a block takes."""
 
-    kernel: str
-    binary: bytes
+    signature: Signature
+    target: str
+    dtype: str
+    dim: int
+    texts: Mapping[str, str | bytes]
     shared: int
-    warps: int
+    tensor_columns: int = 0
+
+    @property
+    def kernel(self) -> str:
+        return self.signature.kernel
+
+    @property
+    def warps(self) -> int:
+        return self.signature.warps
+
+    @property
+    def binary(self) -> bytes:
+        """The cubin or hsaco: an ELF file."""
+        found = self.texts[kinds(self.target)[-1]]
+        assert isinstance(found, bytes)
+        return found
+
+    def emitted(self, kind: str) -> bytes:
+        """What ``kind`` names (one of ``kinds``), as the bytes of a file."""
+        if kind == "sass":
+            from attnc.runtime.machine.disassembly import listing
+
+            return listing(self.binary).encode()
+        found = self.texts[kind]
+        return found if isinstance(found, bytes) else found.encode()
 
 
-def compile_kernels(construct: Construct, target: str, dtype: str = "bf16", dim: int = 64) -> tuple[Compiled, ...]:
-    """Every kernel of a spec for ``target`` (sm_80, sm_90, sm_100, gfx942), vectors of ``dim`` elements of ``dtype``.
+def kinds(target: str) -> tuple[str, ...]:
+    """What a kernel can be emitted as for a target, its binary last. Raises ValueError for a target that is no GPU's
+    architecture."""
+    if re.fullmatch(r"sm_\d{2,3}", target):
+        return NVIDIA
+    if re.fullmatch(r"gfx[0-9a-f]{3,4}", target):
+        return AMD
+    raise ValueError(f"no machine code is made for {target!r}: name a GPU's architecture, such as sm_90 or gfx942")
 
-    Raises RuntimeError under TRITON_INTERPRET=1, where kernels are not compiled, and whatever Triton's compiler
-    raises for a kernel that it refuses."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    program = lower(compilable(construct))
-    chosen = plan(target)
-    gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
+def compile_kernels(
+    construct: Construct,
+    target: str,
+    dtype: str = "bf16",
+    dim: int = 64,
+    tiles: Mapping[Pass, Tiling] | None = None,
+    passes: Iterable[Pass] = ("forward", "query", "key"),
+) -> tuple[Compiled, ...]:
+    """Every kernel of a spec for ``target`` (sm_80, sm_90, sm_100, gfx942), vectors of ``dim`` elements of ``dtype``,
+    with the planner's tiles or with ``tiles`` by pass; only those of ``passes``.
+
+    Raises ValueError for a target that is no GPU's, RuntimeError under TRITON_INTERPRET=1, where kernels are not
+    compiled, and for a kernel that Triton's compiler refuses, and ModuleNotFoundError without triton."""
+    kinds(target)
+    wanted = frozenset(passes)
+    program, chosen = lower(compilable(construct)), plan(target)
+    with _loaded(emit(program, chosen)) as module:
+        return tuple(
+            _compile(module, _tiled(signature, tiles or {}), target, dtype, dim)
+            for signature in signatures(program, chosen, dtype, dim)
+            if signature.step in wanted
+        )
+
+
+def _tiled(signature: Signature, tiles: Mapping[Pass, Tiling]) -> Signature:
+    if signature.step not in tiles:
+        return signature
+    block_m, block_n, warps, stages = tiles[signature.step]
+    constants = {**signature.constants, "BLOCK_M": block_m, "BLOCK_N": block_n}
+    return replace(signature, constants=constants, warps=warps, stages=stages)
+
+
+@contextmanager
+def _loaded(text: str) -> Iterator[ModuleType]:
+    """A module's text, imported. Triton reads the source of its kernels from the file."""
+    import triton  # noqa: F401  # a module defines kernels only beside triton
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.py"
-        path.write_text(emit(program, chosen))
+        path.write_text(text)
         spec = importlib.util.spec_from_file_location(f"attnc_aot_{id(path)}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        found = []
-        for signature in signatures(program, chosen, dtype, dim):
-            function = getattr(module, signature.kernel)
-            if not isinstance(function, triton.JITFunction):
-                raise RuntimeError("TRITON_INTERPRET=1 is set: kernels are interpreted, not compiled")
-            names = list(signature.types)
-            acc = triton.language.float64 if signature.acc == "fp64" else triton.language.float32
-            constants = {**signature.constants, "ACC": acc}
-            source = ASTSource(
-                function,
-                dict(signature.types),
-                {(names.index(name),): value for name, value in constants.items()},
-                {(names.index(name),): [["tt.divisibility", 16]] for name in signature.aligned},
-            )
-            made = triton.compile(
-                source, target=gpu, options={"num_warps": signature.warps, "num_stages": signature.stages}
-            )
-            binary = made.asm["hsaco" if target.startswith("gfx") else "cubin"]
-            found.append(
-                Compiled(kernel=signature.kernel, binary=binary, shared=made.metadata.shared, warps=signature.warps)
-            )
-    return tuple(found)
+        yield module
+
+
+def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, dim: int) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(module, signature.kernel)
+    if not isinstance(function, triton.JITFunction):
+        raise RuntimeError("TRITON_INTERPRET=1 is set: kernels are interpreted, not compiled")
+    gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
+    names = list(signature.types)
+    acc = triton.language.float64 if signature.acc == "fp64" else triton.language.float32
+    constants = {**signature.constants, "ACC": acc}
+    source = ASTSource(
+        function,
+        dict(signature.types),
+        {(names.index(name),): value for name, value in constants.items()},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in signature.aligned},
+    )
+    options = {"num_warps": signature.warps, "num_stages": signature.stages}
+    try:
+        made: Any = triton.compile(source, target=gpu, options=options)
+    except Exception as error:  # of many kinds: a compile error, a pass that fails, an assembler
+        reason = str(error).strip() or type(error).__name__
+        raise RuntimeError(f"Triton's compiler refuses {signature.kernel} for {target}: {reason}") from error
+    return Compiled(
+        signature=signature,
+        target=target,
+        dtype=dtype,
+        dim=dim,
+        texts=dict(made.asm),
+        shared=made.metadata.shared,
+        tensor_columns=getattr(made.metadata, "tmem_size", None) or 0,
+    )

@@ -1,0 +1,129 @@
+"""What is said of a kernel's machine code, as data and as text. Every figure is static: nothing was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from attnc.codegen.plan import Pass
+from attnc.runtime.machine.architectures import Occupancy
+
+CAVEAT = (
+    "A static estimate from machine code: nothing was run. `est` overstates absolute speed by 1.35 to 1.65 times; "
+    "differences under 10% are noise."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopFacts:
+    """A hot loop: the innermost around matrix products, one tile of pairs an iteration.
+
+    ``tiles``: "full" for the loop of fewest instructions, "partial" for others, "all" where there is one. Counts are of
+    one iteration of one warp; ``*_per_score`` are instructions of a thread for each pair and map. ``clocks`` and
+    ``least_clocks`` are those of an SM for 1024 scores: estimated, and the least that the busiest pipe (``bound``)
+    permits. ``est`` and ``limit`` are the same as shares of the dense bf16 peak in percent, all of a loop's products
+    counted. ``products`` are those products in units of (pairs x head dim); ``waits`` are the waits for wgmma."""
+
+    tiles: str
+    address: int
+    instructions: int
+    scores: int
+    products: float
+    instructions_per_score: float
+    fp32_per_score: float
+    integer_per_score: float
+    special_per_score: float
+    memory_per_score: float
+    waits: int
+    spills: int
+    atomics: int
+    bound: str
+    pipes: Mapping[str, float]
+    clocks: float
+    least_clocks: float
+    est: float
+    limit: float
+
+    @property
+    def serialized(self) -> bool:
+        """Whether ptxas gave up on asynchronous wgmma: more than one wait for each product of the tile."""
+        return self.waits > max(1.0, self.products)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelFacts:
+    """One kernel: its tile, what a thread and a block take, and its hot loops.
+
+    ``registers`` and ``stack`` (bytes) of a thread, ``spills`` instructions that spill or reload (LDL, STL; for AMD the
+    registers spilled), ``shared`` bytes of a block, ``tensor_columns`` of tensor memory. ``occupancy`` is None and
+    ``loops`` is empty where the architecture's code is not modelled; ``note`` then says so."""
+
+    kernel: str
+    step: Pass
+    target: str
+    dtype: str
+    dim: int
+    block_m: int
+    block_n: int
+    warps: int
+    stages: int
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+    tensor_columns: int = 0
+    instructions: int = 0
+    occupancy: Occupancy | None = None
+    loops: tuple[LoopFacts, ...] = ()
+    note: str = ""
+
+    @property
+    def hot_spills(self) -> int:
+        """Spills and reloads of the hot loops' iterations."""
+        return sum(loop.spills for loop in self.loops)
+
+    def loop(self, tiles: str) -> LoopFacts:
+        """The loop over tiles of a kind; where one loop has all tiles, that one. Raises LookupError for none."""
+        for loop in self.loops:
+            if loop.tiles in (tiles, "all"):
+                return loop
+        raise LookupError(f"{self.kernel} for {self.target} has no hot loop of {tiles} tiles")
+
+
+def as_json(facts: Sequence[KernelFacts]) -> dict[str, object]:
+    """All of it, with the caveat, for ``json.dumps``."""
+    return {"caveat": CAVEAT, "kernels": [asdict(item) for item in facts]}
+
+
+def as_text(facts: Sequence[KernelFacts]) -> str:
+    """For people, the caveat last."""
+    return "\n".join([*(line for item in facts for line in _kernel(item)), CAVEAT])
+
+
+def _kernel(facts: KernelFacts) -> list[str]:
+    lines = [
+        f"{facts.kernel} for {facts.target}, {facts.dtype}, head dim {facts.dim}",
+        f"  tile       {facts.block_m} queries x {facts.block_n} keys, {facts.warps} warps, {facts.stages} stages",
+        f"  registers  {facts.registers} a thread, {facts.stack} bytes of stack, {facts.spills} spills and reloads "
+        f"({facts.hot_spills} in hot loops)",
+        f"  shared     {facts.shared} bytes a block"
+        + (f", {facts.tensor_columns} columns of tensor memory" if facts.tensor_columns else ""),
+    ]
+    if facts.occupancy is not None:
+        held = facts.occupancy
+        text = f"{held.blocks} blocks, {held.warps} warps an SM (limit: {held.limit})"
+        lines.append(f"  occupancy  {text if held.blocks else f'it cannot be launched: {held.limit}'}")
+    if facts.note:
+        lines.append(f"  note       {facts.note}")
+    for loop in facts.loops:
+        lines += [
+            f"  {loop.tiles} tiles, loop at {loop.address:#x}: est {loop.est:.0f}% of the bf16 peak, at most "
+            f"{loop.limit:.0f}% ({loop.bound}); {loop.clocks:.0f} clocks for 1024 scores",
+            f"    a score    {loop.instructions_per_score:.1f} instructions: fp32 {loop.fp32_per_score:.2f}, "
+            f"integer {loop.integer_per_score:.2f}, special {loop.special_per_score:.2f}, "
+            f"memory {loop.memory_per_score:.2f}",
+            f"    iteration  {loop.instructions} instructions, {loop.spills} spills, {loop.waits} waits for wgmma"
+            + (": serialized" if loop.serialized else ""),
+            "    clocks     " + ", ".join(f"{name} {value:.0f}" for name, value in loop.pipes.items()),
+        ]
+    return lines

@@ -1,0 +1,1 @@
+../../../attnc/machine_code.py

@@ -1,0 +1,192 @@
+"""Reading machine code: listings written by hand, and a kernel whose figures are known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnc.runtime.machine import amd
+from attnc.runtime.machine.architectures import ARCHITECTURES
+from attnc.runtime.machine.disassembly import Instruction, functions
+from attnc.runtime.machine.loops import loops
+from attnc.runtime.machine.pipes import bytes_moved, pipe_of, product, registers
+
+ROOT = Path(__file__).parents[2]
+
+
+def worker(*jobs: str) -> dict[str, Any]:
+    """What machine_worker.py makes of each job."""
+    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "_typing"), str(ROOT)])
+    command = [sys.executable, "-m", "tests.backends.machine_worker", *jobs]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return {made["job"]: made["made"] for made in map(json.loads, done.stdout.splitlines())}
+
+
+# --- listings ---------------------------------------------------------------------------------
+
+NESTED = """\
+	.section	.text.kernel,"ax",@progbits
+.text.kernel:
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0010*/                   LDS.128 R4, [R8] ;
+.L_x_1:
+        /*0020*/                   HMMA.16816.F32.BF16 R12, R4, R8, R12 ;
+        /*0030*/              @!P0 BRA `(.L_x_1) ;
+        /*0040*/               @P1 BRA `(.L_x_0) ;
+.L_x_2:
+        /*0050*/                   EXIT ;
+.L_x_3:
+        /*0060*/                   BRA `(.L_x_3);
+"""
+
+
+def one(text: str) -> Instruction:
+    """``@P0 LDS.128 R4, [R8]`` as an instruction."""
+    return functions(f".section\t.text.k,\n /*0000*/ {text} ;")[0][1][0]
+
+
+def test_natural_loops() -> None:
+    ((name, code, labels),) = functions(NESTED)
+    assert name == "kernel" and [item.base for item in code][:3] == ["MOV", "LDS", "HMMA"]
+    outer, inner = loops(code, labels)
+    assert outer.numbers == [1, 2, 3, 4]
+    assert inner.numbers == [2, 3]
+    assert outer.holds(inner) and not inner.holds(outer)
+    # the padding behind EXIT that jumps to itself cannot be reached: it is no loop
+
+
+@pytest.mark.parametrize(
+    ("text", "pipe"),
+    [
+        ("HMMA.16816.F32.BF16 R12, R4, R8, R12", "tensor"),
+        ("MUFU.EX2 R4, R5", "special"),
+        ("FFMA.FTZ R4, R5, R6, R7", "fp32"),
+        ("IMAD.WIDE R4, R5, R6, R8", "imad"),
+        ("F2FP.BF16.F32.PACK_AB R4, R5, R6", "convert"),
+        ("LDGSTS.E.BYPASS.128 [R4], [R6.64]", "memory"),
+        ("UTMALDG.2D [UR4], [UR6]", "tma"),
+        ("UIADD3 UR4, UR5, 0x1, URZ", "uniform"),
+        ("ISETP.GE.AND P0, PT, R4, R5, PT", "integer"),
+        ("FSEL R4, R5, -INF, P0", "integer"),
+    ],
+)
+def test_pipes(text: str, pipe: str) -> None:
+    assert pipe_of(one(text)) == pipe
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "issuer", "size"),
+    [
+        ("HMMA.16816.F32.BF16 R12, R4, R8, R12", (16, 8, 16), "warp", 0),
+        ("HMMA.1688.F32.TF32 R12, R4, R8, R12", (16, 8, 8), "warp", 0),
+        ("HGMMA.64x128x16.F32.BF16 R24, gdesc[UR4], R24, gsb0", (64, 128, 16), "warpgroup", (64 + 128) * 16 * 2),
+        ("HGMMA.64x64x16.F32.BF16 R24, R20, gdesc[UR4].tnspB, R24", (64, 64, 16), "warpgroup", 64 * 16 * 2),
+    ],
+)
+def test_products(text: str, shape: tuple[int, int, int], issuer: str, size: int) -> None:
+    made = product([one(text)], 0)
+    assert ((made.m, made.n, made.k), made.issuer, made.bytes) == (shape, issuer, size)
+    assert made.slow == (2 if "TF32" in text else 1)
+
+
+def test_the_shape_of_tcgen05_is_in_its_descriptor() -> None:
+    """PTX ISA: M / 16 from bit 24, N / 8 from bit 17."""
+    descriptor = (128 // 16) << 24 | (64 // 8) << 17
+    code = [
+        one(f"UMOV UR7, {descriptor:#x}"),
+        one("UTCHMMA gdesc[UR8], gdesc[UR10], tmem[UR4], tmem[UR6], idesc[UR7], UPT"),
+    ]
+    made = product(code, 1)
+    assert (made.m, made.n, made.k, made.issuer) == (128, 64, 16, "block")
+    with pytest.raises(ValueError, match="no descriptor"):
+        product(code[1:], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("LDS.128 R4, [R8]", 512), ("LDS R4, [R8]", 128), ("LDSM.16.M88.4 R4, [R8]", 512), ("SHFL.BFLY PT, R4, R5", 128)],
+)
+def test_bytes_of_a_warp(text: str, size: int) -> None:
+    assert bytes_moved(one(text)) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "writes", "reads"),
+    [
+        ("FFMA R4, R5, R6, R7", ["R4"], ["R5", "R6", "R7"]),
+        ("@P0 IMAD.WIDE R4, R6, 0x2, R8", ["R4", "R5"], ["P0", "R6", "R8"]),
+        ("ISETP.GE.AND P0, PT, R4, UR5, P1", ["P0", "PT"], ["P1", "R4", "UR5"]),
+        ("LDS.64 R4, [R8]", ["R4", "R5"], ["R8"]),
+        ("STS.64 [R8], R4", [], ["R8", "R4", "R5"]),
+    ],
+)
+def test_registers(text: str, writes: list[str], reads: list[str]) -> None:
+    assert registers(one(text), None) == (writes, reads)
+
+
+# --- limits and metadata ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "taken", "expected"),
+    [
+        # CUDA's occupancy calculator: 255 registers of 128 threads leave 2 blocks of the 65536
+        ("sm_90", (255, 4, 65536, 0), (2, "registers")),
+        ("sm_90", (128, 4, 100 * 1024, 0), (2, "shared memory")),
+        ("sm_80", (64, 4, 0, 0), (8, "registers")),
+        ("sm_80", (16, 4, 0, 0), (16, "warps")),
+        ("sm_89", (128, 8, 0, 0), (2, "registers")),
+        ("sm_100", (64, 4, 0, 256), (2, "tensor memory")),
+        ("sm_89", (32, 4, 100 * 1024, 0), (0, "shared memory")),  # over what a block may have
+    ],
+)
+def test_occupancy(target: str, taken: tuple[int, int, int, int], expected: tuple[int, str]) -> None:
+    held = ARCHITECTURES[target].occupancy(*taken)
+    assert (held.blocks, held.limit) == expected
+    assert held.warps == held.blocks * taken[1]
+
+
+def test_metadata_of_amd() -> None:
+    """MessagePack: a string's length in its first byte; integers of 7, 8 and 16 bits. A longer key is another key."""
+    notes = b"\xaf.vgpr_count_max\x07" + b"\xab.vgpr_count\xcc\xb6" + b"\xb1.vgpr_spill_count\x05"
+    notes += bytes([0xA0 | 27]) + b".private_segment_fixed_size\xcd\x01\x00"
+    assert amd.usage(notes) == amd.Usage(registers=182, spilled=5, stack=256)
+    with pytest.raises(ValueError, match=r"no \.vgpr_count"):
+        amd.usage(b"")
+
+
+# --- the model --------------------------------------------------------------------------------
+
+# est and bound (percent of the dense bf16 peak), clocks for 1024 scores, instructions, instructions per score,
+# registers, stack and blocks an SM, from the script that FlexAttention's figures in docs/performance.md are from, with
+# triton 3.7.1 and --target 80, 89, 90, 100, 120:
+#   gpu_static.py --kernel tests/backends/fixed_kernel.py:attend --num-warps 4 --num-stages 2 --head-dim 64 --json FILE
+#     --sig 'Q=*bf16,K=*bf16,V=*bf16,Out=*bf16,stride=i32,N=i32' --const 'BLOCK_M=128,BLOCK_N=64,D=64'
+FIXED = {
+    "sm_80": (53.75, 88.89, 238.12, 882, 13.78, 255, 432, 2),
+    "sm_89": (71.83, 100.00, 356.38, 927, 14.48, 255, 144, 2),
+    "sm_90": (32.36, 53.33, 197.75, 687, 10.73, 255, 0, 2),
+    "sm_100": (19.00, 33.33, 168.44, 630, 9.55, 224, 0, 2),
+    "sm_120": (74.53, 100.00, 343.50, 900, 14.06, 255, 200, 2),
+}
+
+
+def test_agrees_with_the_script() -> None:
+    if version("triton") != "3.7.1":
+        pytest.skip("the figures are those of the machine code that triton 3.7.1 makes")
+    for job, made in worker(*(f"fixed:{target}" for target in FIXED)).items():
+        (loop,) = made["loops"]
+        assert loop["tiles"] == "all" and loop["products"] == 2
+        found = (loop["est"], loop["limit"], loop["clocks"], loop["instructions"], loop["instructions_per_score"])
+        found += (made["registers"], made["stack"], made["occupancy"]["blocks"])
+        assert found == pytest.approx(FIXED[job.split(":")[1]], abs=0.005), job
