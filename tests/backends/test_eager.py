@@ -29,6 +29,21 @@ def test_gradients_that_cancel_in_one_key() -> None:
             check(call, "eager", dtype)
 
 
+def test_gradients_that_cancel_over_queries() -> None:
+    """Found by a deep run: two queries send one value opposite cotangents of nearly one size."""
+    op = attnc.loads(
+        "attention spec { input scalar: f32  score (abs(i - j) * 0.0625 + dot(q, k) / sqrt(D)) "
+        "* tanh(dot(q, k) * 0.25 * tanh(scalar))  normalize softmax(sink = 1) }"
+    )
+    vectors = {"q": [[[[0.875], [0.25]]]], "k": [[[[-0.5]]]], "v": [[[[-0.25]]]]}
+    call = Call(
+        op=op,
+        vectors={name: torch.tensor(x, dtype=torch.float64) for name, x in vectors.items()},
+        inputs={"scalar": torch.tensor(0.1875, dtype=torch.float64)},
+    )
+    check(call, "eager", torch.float64)
+
+
 def test_a_gradient_beyond_float16_is_infinite() -> None:
     """Found by a deep run: the derivative of l2norm at 0 is 1 / eps = 1e12."""
     op = attnc.loads("attention spec { score dot(l2norm(q), l2norm(k)) * 2  mask causal  normalize softmax }")
