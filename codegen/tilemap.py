@@ -1,0 +1,207 @@
+"""The tile map: which tiles of queries and keys are empty, partial or full, without evaluating the mask over pairs.
+
+A tile is empty if no pair of it is live, full if every pair that exists is. Both ask one question, of the mask and of
+its negation: does the tile hold a pair? The mask is a union of cases (cases.py), each is projected to the inner
+positions that a row of tiles sees (project.py), and the tiles that those touch are found for all rows at once
+(touch.py). A tile that neither the algebra nor these numbers decide is decided by bisection (refine.py), as far as a
+stated budget goes; beyond it is called partial, and the map is not exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from attnc.codegen.arrays import Array, Draw, Reads
+from attnc.codegen.build import const, index, offset, size, symbol
+from attnc.codegen.cases import cases
+from attnc.codegen.project import Piece, project
+from attnc.codegen.simplify import simplify
+from attnc.codegen.touch import Grid, Runs, Side, overlaid, united
+from attnc.dsl.ir import Axis, Expr, Kind, dependencies, postorder, substitute
+from attnc.dsl.ir import Side as Sequence
+
+EMPTY, PARTIAL, FULL = 0, 1, 2
+
+_FIRST, _LAST = symbol("first", Kind.INT), symbol("last", Kind.INT)
+
+
+class Counts(NamedTuple):
+    """How many tiles of each kind, over batch and heads of the map."""
+
+    empty: int
+    partial: int
+    full: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileMap:
+    """Runs of tiles of equal kind, row after row of tiles: memory O(live runs).
+
+    ``block``: (BLOCK_M, BLOCK_N). ``lengths``: (N, M). ``shape``: (B or 1, H or 1, query tiles, key tiles), with the
+    key tiles before the query tiles where ``transposed``. Row r of tiles (batch, head, row, flattened) has the runs
+    offsets[r]..offsets[r + 1]: tiles starts[x]..stops[x] (exclusive) are of kind kinds[x], PARTIAL or FULL; all others
+    are EMPTY. ``exact``: no tile called partial is empty or full. ``why``: what kept it from being so."""
+
+    block: tuple[int, int]
+    lengths: tuple[int, int]
+    shape: tuple[int, int, int, int]
+    transposed: bool
+    exact: bool
+    why: tuple[str, ...]
+    offsets: Array
+    starts: Array
+    stops: Array
+    kinds: Array
+
+    def dense(self) -> Array:
+        """int8 in the map's shape: 0 empty, 1 partial, 2 full."""
+        lines, columns = self.shape[0] * self.shape[1] * self.shape[2], self.shape[3]
+        change = np.zeros((lines, columns + 1), dtype=np.int8)
+        line = np.repeat(np.arange(lines), np.diff(self.offsets))
+        np.add.at(change, (line, self.starts), self.kinds)
+        np.subtract.at(change, (line, self.stops), self.kinds)
+        return np.cumsum(change, axis=1, dtype=np.int8)[:, :columns].reshape(self.shape)
+
+    def counts(self) -> Counts:
+        length = self.stops.astype(np.int64) - self.starts
+        partial, full = (int(length[self.kinds == kind].sum()) for kind in (PARTIAL, FULL))
+        total = self.shape[0] * self.shape[1] * self.shape[2] * self.shape[3]
+        return Counts(empty=total - partial - full, partial=partial, full=full)
+
+
+def tile_map(
+    mask: Expr,
+    N: int,
+    M: int,
+    block: tuple[int, int] = (128, 64),
+    *,
+    B: int = 1,
+    H: int = 1,
+    q_offset: int | Array | None = None,
+    kv_offset: int = 0,
+    inputs: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    draw: Draw | None = None,
+    transposed: bool = False,
+) -> TileMap:
+    """The map of a branch's mask. Tiles are cut from row 0 of the tensors. The analysis of a mask is kept; what is made
+    for a call is O(rows of tiles + live runs), and O(N + M) where the mask reads tensors or joins residue classes.
+
+    ``q_offset``: an int or int [B], by default M - N. ``inputs``: the tensors that the mask reads, as arrays.
+    ``sizes``: what other sizes the mask names. ``draw``: how random blocks are drawn, (seed, head, row, count, blocks)
+    -> int64 [rows, count]. ``transposed``: by rows of key tiles, as the gradients of keys and values run.
+    Raises KeyError for an input that is missing, ValueError for lengths or blocks below 1."""
+    if min(N, M, B, H) < 0 or min(block) < 1:
+        raise ValueError(f"a tile map needs lengths of at least 0 and blocks of at least 1: {N}, {M}, {block}")
+    offsets = np.atleast_1d(np.asarray(M - N if q_offset is None else q_offset, dtype=np.int64))
+    tensors = {name: np.asarray(value) for name, value in (inputs or {}).items()}
+    lengths = {"B": B, "H": H, "N": N, "M": M, **(sizes or {})}
+    reads = Reads(tensors=tensors, draw=draw)
+    plan = analyse(mask, "j" if transposed else "i")
+    batches, heads = _leading(mask, B, H, len(offsets))
+    parts: list[Runs] = []
+    kinds: list[Array] = []
+    why: dict[str, None] = {}
+    line = 0
+    width = 0
+    for b in range(batches):
+        start = int(offsets[min(b, len(offsets) - 1)])
+        queries = Side(axis="i", start=start, count=N, block=block[0])
+        keys = Side(axis="j", start=kv_offset, count=M, block=block[1])
+        outer, inner = (keys, queries) if transposed else (queries, keys)
+        width = inner.tiles + 1
+        for h in range(heads):
+            leaves: dict[Expr, Array | int] = {index("b"): b, index("h"): h}
+            leaves |= {offset(Sequence.QUERY): start, offset(Sequence.KEY): kv_offset}
+            leaves |= {size(name): value for name, value in lengths.items()}
+            grid = Grid(outer=outer, inner=inner, first=_FIRST, last=_LAST, leaves=leaves, reads=reads)
+            runs, kind = _mapped(plan, grid, why)
+            parts.append(Runs(first=runs.first + line * width, last=runs.last + line * width))
+            kinds.append(kind)
+            line += outer.tiles
+    first = np.concatenate([part.first for part in parts]) if parts else np.zeros(0, dtype=np.int64)
+    last = np.concatenate([part.last for part in parts]) if parts else np.zeros(0, dtype=np.int64)
+    rows = first // max(width, 1)
+    tiles = (-(-M // block[1]), -(-N // block[0])) if transposed else (-(-N // block[0]), -(-M // block[1]))
+    return TileMap(
+        block=block,
+        lengths=(N, M),
+        shape=(batches, heads, *tiles),
+        transposed=transposed,
+        exact=not why,
+        why=tuple(why),
+        offsets=np.searchsorted(rows, np.arange(line + 1)),
+        starts=(first - rows * width).astype(np.int32),
+        stops=(last - rows * width + 1).astype(np.int32),
+        kinds=np.concatenate(kinds) if kinds else np.zeros(0, dtype=np.int8),
+    )
+
+
+def _leading(mask: Expr, B: int, H: int, offsets: int) -> tuple[int, int]:
+    """Over how many batches and heads a mask varies."""
+    query = offset(Sequence.QUERY)
+    moving = offsets > 1 and not {query, index("i")}.isdisjoint(postorder(mask))
+    found = dependencies(*substitute((mask,), {query: const(0)}))
+    return B if moving or "b" in found else 1, H if "h" in found else 1
+
+
+# --- the analysis, once a mask ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A mask analysed for one direction: pieces of its live pairs and of those that are not."""
+
+    mask: Expr
+    live: tuple[Piece, ...]
+    dead: tuple[Piece, ...]
+
+
+@lru_cache(maxsize=256)
+def analyse(mask: Expr, outer: Axis) -> Plan:
+    """The pieces of a mask and of its negation, for rows of tiles along ``outer``."""
+    (mask,) = simplify((mask,))
+    inner: Axis = "j" if outer == "i" else "i"
+    holds, fails = cases(mask)
+    live, dead = (
+        tuple(piece for case in found if (piece := project(case, outer, inner, _FIRST, _LAST)) is not None)
+        for found in (holds, fails)
+    )
+    return Plan(mask=mask, live=live, dead=dead)
+
+
+def _mapped(plan: Plan, grid: Grid, why: dict[str, None]) -> tuple[Runs, Array]:
+    """Runs of live tiles of one (b, h) and the kind of each."""
+    if not (grid.outer.count and grid.inner.count):
+        nothing = np.zeros(0, dtype=np.int64)
+        return Runs(first=nothing, last=nothing), np.zeros(0, dtype=np.int8)
+    live, surely_live = _covered(plan.live, grid)
+    dead, surely_dead = _covered(plan.dead, grid)
+    exact = surely_live is live and surely_dead is dead
+    first, last, inside = overlaid((live, dead) if exact else (live, dead, surely_live, surely_dead))
+    kept = inside[0]
+    first, last, partial = first[kept], last[kept], inside[1][kept]
+    if not exact and (partial & ~(inside[2] & inside[3])[kept]).any():
+        why["undecided"] = None
+    return Runs(first=first, last=last), np.where(partial, PARTIAL, FULL).astype(np.int8)
+
+
+def _covered(pieces: tuple[Piece, ...], grid: Grid) -> tuple[Runs, Runs]:
+    """The tiles that may hold a pair of some piece, and those that surely do."""
+    parts: list[tuple[Array, Array]] = []
+    sure: list[tuple[Array, Array]] = []
+    for piece in pieces:
+        first, last, exact = grid.touched(piece)
+        parts.append((first, last))
+        if exact:
+            sure.append((first, last))
+    covered = united(parts)
+    return covered, covered if len(sure) == len(parts) else united(sure)
+
+
+__all__ = ["EMPTY", "FULL", "PARTIAL", "Counts", "TileMap", "analyse", "tile_map"]
