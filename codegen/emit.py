@@ -75,6 +75,7 @@ def emit(program: Program, plan: Plan) -> str:
         precision=plan.precision,
         rows=128,
         columns=512,
+        strided=any(group.residue is not None for group in program.groups),
         strips=any(t.pair_inputs for t in groups),
         vectors=vectors,
         inputs=inputs,
@@ -123,6 +124,7 @@ def _params(program: Program) -> str:
             (item.score.digest + item.raw.digest + item.mask.digest + item.weight.digest + item.scaled.digest).hex()
             for item in program.maps
         )
+        + "".join(group.residue.condition.digest.hex() for group in program.groups if group.residue is not None)
         + program.attention.output.digest.hex()
         + "".join(token.expr.digest.hex() for token in program.attention.tokens)
     )

@@ -15,6 +15,7 @@ from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import SUM, Names, Text
+from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import (
     Expr,
     Kind,
@@ -89,6 +90,7 @@ class TorchGroup:
     may: tuple[tuple[str, str], ...]
     must: tuple[tuple[str, str], ...]
     uses_tile: bool
+    step: int
     outer0: tuple[str, ...]
     outer: tuple[str, ...]
     key_lines: tuple[str, ...]
@@ -206,7 +208,8 @@ class _Builder:
     def inner(self, name: str, root: Expr, *, shape: bool = False) -> dict[str, Callable[[Text], str]]:
         """A root whose statement stands in the innermost loop; ``shape``: and which fills the tile."""
         if shape and not any(node in self.symbols for node in postorder(root)):
-            zeros = "torch.zeros(B, H, stop - start, end - at, device=device, dtype=acc)"
+            shape = "stop - start, end - at" if self.group.step == 1 else "rows.shape[2], cols.shape[0]"
+            zeros = f"torch.zeros(B, H, {shape}, device=device, dtype=acc)"
             return {name: lambda text: f"{text.within(SUM)} + {zeros}"}
         if root.kind is Kind.BOOL and self.printer.number(root):
             return {name: lambda text: f"torch.full((1, 1, 1, 1), {text.text}, device=device)"}
@@ -231,6 +234,10 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
     bound_roots, may, must, uses_tile = bound_names(group.key_bounds, Side.KEY, builder.names)
     if bound_roots:
         builder.outer += builder.printer.block(bound_roots, (ALL,), symbols=builder.symbols).lines[0]
+    if group.residue is not None:
+        root = {"residues": group.residue.rows(Side.KEY, build.index("i"))}
+        finish: dict[str, Callable[[Text], str]] = {"residues": lambda text: f"torch.unique({text.text}).tolist()"}
+        builder.outer += builder.printer.block(root, (ALL,), symbols=builder.symbols, finish=finish).lines[0]
     key_lines: tuple[str, ...] = ()
     zeroed: tuple[str, ...] = ()
     if group.key_mask != build.TRUE:
@@ -268,6 +275,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
         may=may,
         must=must,
         uses_tile=uses_tile,
+        step=group.step,
         outer0=tuple(builder.outer0),
         outer=tuple(builder.outer),
         key_lines=key_lines,
@@ -287,7 +295,11 @@ def _torch_map(program: Program, builder: _Builder, item: Map, wanted: Mapping[s
     if item.rowmax:
         # The forward alone prints it: the backward must not use its names.
         raw_lines = builder.block({raw: item.raw}, inner(raw, item.raw, shape=True), keep=False)
-    mask_lines = builder.block({live: item.mask}, inner(live, item.mask), note(item, "live", live), keep=False)
+    residue = builder.group.residue
+    # Keys of several classes may meet one block of queries: the congruence is a part of the mask here.
+    mask = item.mask if residue is None else build.all_of((residue.condition, item.mask))
+    (mask,) = simplify((mask,))
+    mask_lines = builder.block({live: mask}, inner(live, mask), note(item, "live", live), keep=False)
     weight_lines: tuple[str, ...] = ()
     if not item.exponential:
         finish = inner(weight, item.weight, shape=True)
@@ -323,7 +335,7 @@ def _torch_map(program: Program, builder: _Builder, item: Map, wanted: Mapping[s
         name=item.name,
         exponential=item.exponential,
         plain=item.plain,
-        masked=item.mask != build.TRUE,
+        masked=mask != build.TRUE,
         rowmax=item.rowmax,
         entropy=item.entropy,
         colsum=item.colsum,

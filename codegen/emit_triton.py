@@ -299,6 +299,7 @@ def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Ma
 
 
 class _Shared(TypedDict):
+    step: int
     tensors: tuple[Argument, ...]
     sizes: tuple[str, ...]
     size_values: tuple[str, ...]
@@ -314,6 +315,7 @@ def _shared(builder: Builder, tensors: Sequence[Argument]) -> _Shared:
     """What every kernel of a group has."""
     group = builder.group
     return _Shared(
+        step=group.step,
         tensors=tuple(tensors),
         sizes=tuple(builder.sizes),
         size_values=tuple(builder.sizes.values()),

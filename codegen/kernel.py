@@ -96,6 +96,7 @@ class Kernel:
     may: tuple[tuple[str, str], ...]
     must: tuple[tuple[str, str], ...]
     may_uses_tile: bool
+    step: int
     outer: tuple[str, ...]
     helpers: frozenset[str]
     head_lines: tuple[str, ...] = ()

@@ -140,9 +140,15 @@ class Builder:
     def bounds(
         self, bound: Bounds, side: Side, levels: Sequence[Axes]
     ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], bool]:
-        """Statements for the ends of the live intervals, in tensor rows, and their names; "" for open ends."""
+        """Statements for the ends of the live intervals, in tensor rows, and their names; "" for open ends. Where the
+        group has residue classes, also for ``residue``, the class of the rows of ``side`` that meet the tile."""
         roots, may, must, uses = bound_names(bound, side, self.names)
-        lines = self.block(roots, levels, keep=False) if roots else tuple(() for _ in levels)
+        finish: dict[str, Callable[[Text], str]] = {}
+        if self.group.residue is not None:
+            roots["residue"] = self.group.residue.rows(side, bound.first)
+            finish["residue"] = lambda text: f"tl.cast({text.text}, tl.int32)"
+            uses = True
+        lines = self.block(roots, levels, finish=finish, keep=False) if roots else tuple(() for _ in levels)
         return lines, may or (("0", "0"),), must, uses
 
     def enter(self, item: Map) -> None:

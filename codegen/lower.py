@@ -26,6 +26,7 @@ from attnc.codegen import build
 from attnc.codegen.bounds import Bounds, key_bounds, key_only, query_bounds, query_only
 from attnc.codegen.derive import derive
 from attnc.codegen.printer import Names
+from attnc.codegen.residue import Residue, separate
 from attnc.codegen.simplify import simplify
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.ir import (
@@ -128,13 +129,15 @@ class Map:
 class Group:
     """Maps over the same keys, live in the same intervals, and the same values, computed in one pass: each dot once,
     each tile of keys read once.
-    ``mask`` is live where any map is; ``must`` of the bounds holds for all of them. ``dots``: Symbol, query, key."""
+    ``mask`` is live where any map is; ``must`` of the bounds holds for all of them. ``dots``: Symbol, query, key.
+    ``residue``: what its masks demand beside what they say themselves; tiles are then gathered by its step."""
 
     name: str
     maps: tuple[Map, ...]
     dots: tuple[tuple[Symbol, str, str], ...]
     value: str
     length: Expr
+    residue: Residue | None
     mask: Expr
     key_mask: Expr
     query_mask: Expr
@@ -159,9 +162,9 @@ class Group:
         return tuple(dict.fromkeys(read for item in self.maps for read in item.divisor_reads))
 
     @property
-    def masked(self) -> bool:
-        """Whether any map may mask a pair that exists."""
-        return any(item.mask != build.TRUE for item in self.maps)
+    def step(self) -> int:
+        """How many rows lie between two neighbours of a tile."""
+        return 1 if self.residue is None else self.residue.step
 
     @property
     def expressions(self) -> tuple[Expr, ...]:
@@ -172,6 +175,8 @@ class Group:
             found += [part.value for part in item.input_gradients]
         for bound in (self.key_bounds, self.query_bounds):
             found += [end for interval in (*bound.may, *bound.must) for end in interval if end is not None]
+        if self.residue is not None:
+            found += [self.residue.condition, self.residue.key, self.residue.query]
         return tuple(found)
 
 
@@ -201,6 +206,7 @@ class _Algebra:
     score: Expr
     raw: Expr
     mask: Expr
+    residue: Residue | None
     exponential: bool
     weight: Expr
     dots: tuple[Dot, ...]
@@ -215,7 +221,7 @@ def lower(attention: Attention) -> Program:
         keys = frozenset(dot.right for dot in found.dots)
         # A window beside a whole row is cheaper alone: together, each tile would cost both maps.
         live = key_bounds(found.mask, branch.keys).may
-        shared.setdefault((keys, branch.value, branch.keys, live), []).append(found)
+        shared.setdefault((keys, branch.value, branch.keys, live, found.residue), []).append(found)
     names = Names([branch.name for branch in attention.branches])
     groups = tuple(_group(attention, members, names) for members in shared.values())
     return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
@@ -224,6 +230,7 @@ def lower(attention: Attention) -> Program:
 def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> _Algebra:
     score, mask = transform((branch.score, branch.mask), lambda node: _tabulate(attention, node, tables))
     raw, mask = simplify((score, mask))
+    residue, mask = separate(mask)
     raw = _reciprocals(raw)
     weight = simplify((branch.normalization.weight,))[0]
     exponent = _exponent(weight)
@@ -237,6 +244,7 @@ def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable
         score=score,
         raw=raw,
         mask=mask,
+        residue=residue,
         exponential=exponent is not None,
         weight=weight,
         dots=tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot)),
@@ -265,6 +273,7 @@ def _group(attention: Attention, members: list[_Algebra], names: Names) -> Group
         dots=tuple(dots),
         value=members[0].branch.value,
         length=length,
+        residue=members[0].residue,
         mask=some,
         key_mask=key_only(some),
         query_mask=query_only(some),
@@ -287,7 +296,8 @@ def _map(attention: Attention, found: _Algebra, names: Mapping[Expr, Symbol], ta
     score, raw, mask, weight = substitute((found.score, found.raw, found.mask, found.weight), dict(names))
     differentiable = _differentiable(attention)
     root = score if exponential else simplify(substitute((weight,), {S: score}))[0]
-    reads = tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Load))
+    congruence = (found.residue.condition,) if found.residue else ()
+    reads = tuple(node for node in postorder(score, raw, mask, weight, *congruence) if isinstance(node, Load))
     wanted = [read for read in postorder(root) if isinstance(read, Load) and read.tensor in differentiable]
     symbols = list(names.values())
     gradients = derive(root, (*symbols, *wanted), G)

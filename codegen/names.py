@@ -20,7 +20,7 @@ KERNEL_WORDS = (
     "q_offset q_offsets kv_offset B H G N M D E ACC PER_BATCH BLOCK_M BLOCK_N LOG2E full_tiles partial_tiles "
     "row_start row_stop full base o d_out call sizes vectors inputs backend device end first blocks stop run strip "
     "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
-    "PAIRS pairs at_pair needs totals w_log_w "
+    "residue residues length classes PAIRS pairs at_pair needs totals w_log_w "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()
