@@ -208,8 +208,8 @@ class _Builder:
     def inner(self, name: str, root: Expr, *, shape: bool = False) -> dict[str, Callable[[Text], str]]:
         """A root whose statement stands in the innermost loop; ``shape``: and which fills the tile."""
         if shape and not any(node in self.symbols for node in postorder(root)):
-            shape = "stop - start, end - at" if self.group.step == 1 else "rows.shape[2], cols.shape[0]"
-            zeros = f"torch.zeros(B, H, {shape}, device=device, dtype=acc)"
+            sizes = "stop - start, end - at" if self.group.step == 1 else "rows.shape[2], cols.shape[3]"
+            zeros = f"torch.zeros(B, H, {sizes}, device=device, dtype=acc)"
             return {name: lambda text: f"{text.within(SUM)} + {zeros}"}
         if root.kind is Kind.BOOL and self.printer.number(root):
             return {name: lambda text: f"torch.full((1, 1, 1, 1), {text.text}, device=device)"}

@@ -37,6 +37,8 @@ def _group(program: Program, group: Group) -> list[str]:
     names = ", ".join(item.name for item in group.maps)
     together = " together, for they share keys and values" if len(group.maps) > 1 else ""
     lines = [f"  map {names}{together}: tiles with online accumulation over live tiles only"]
+    if group.step > 1:
+        lines.append(f"    residue classes of {group.step}: queries and keys gathered by stride into dense tiles")
     for item in group.maps:
         kind = (
             "exponentials: online with a running maximum" if item.exponential else "no exponentials: summed as they are"

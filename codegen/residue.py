@@ -40,7 +40,7 @@ class Residue:
 
 
 def separate(mask: Expr) -> tuple[Residue | None, Expr]:
-    """The congruence of largest step that a mask implies, and the rest of the mask; (None, mask) where there is none."""
+    """The congruence of largest step that a mask implies, and the rest of the mask; (None, mask) if it has none."""
     terms = conjuncts(mask)
     found = max(filter(None, map(residue, terms)), key=lambda item: item.step, default=None)
     if found is None:
@@ -106,4 +106,3 @@ def _small(value: int, step: int) -> int:
     """The number of least size in value's class."""
     value %= step
     return value - step if 2 * value > step else value
-

@@ -47,6 +47,13 @@ MASKS = {
     "dilated": "dilated(3, 4)",
     "causal dilated": "causal and dilated(3, 4)",
     "strided": "causal and (window(3, 0) or strided(5))",
+    "class": "strided(5)",
+    "causal class": "causal and strided(4)",
+    "classes of a sum": "(2 * i + 3 * j + h) % 5 == 2",
+    "classes by batch": "(i - j + b) % 3 == 1 and window(9)",
+    "two congruences": "causal and dilated(2, 2) and strided(3)",
+    "equal residues": "i % 3 == j % 3 and block_window(8, 1)",
+    "class beyond the length": "strided(40)",
     "fixed": "causal and fixed(8, 2)",
     "block": "block(8)",
     "block_window": "block_window(8, 1)",
@@ -66,7 +73,10 @@ MASKS = {
     "of sizes, false": "j >= 0 and N > 500",
     "rows without keys": "causal and i % 3 != 1 and j > 4",
 }
-ANY_SHAPE = ("causal", "window of two", "bigbird", "strided", "dilated", "sink", "block_window", "fixed", "random")
+ANY_SHAPE = (
+    "causal", "window of two", "bigbird", "strided", "dilated", "sink", "block_window", "fixed", "random", "class",
+    "classes of a sum",
+)  # fmt: skip
 
 CASES: dict[str, Case] = {f"mask: {name}": _masked(mask) for name, mask in MASKS.items()}
 for name in ANY_SHAPE:
@@ -318,6 +328,19 @@ CASES |= {
     "an offset a batch": _masked(
         "causal and window(9)", sizes={"N": 5, "M": 61}, options={"q_offset": torch.tensor([10, 40])}
     ),
+    "an offset a batch, in classes": _masked(
+        "causal and dilated(4, 3)", sizes={"N": 5, "M": 61}, options={"q_offset": torch.tensor([10, 40])}
+    ),
+    "every gradient in classes": Case(
+        spec="input a: f32[H]  input r: f32[B, H, N]  input c: f32[B, M]  input p: f32[N, M]  "
+        "score dot(q, k) * a[h] + r[b, h, i] * c[b, j] + p[i, j]  mask dilated(4, 3) and j > 2  "
+        "normalize softmax1  emit lse, total, rowmax, entropy, colsum"
+    ),
+    "classes beside a window": Case(
+        spec=f"branch x {{ {S}mask strided(3)  normalize softmax }}  branch y {{ {S}mask window(3)  "
+        "normalize softmax }  branch z { score dot(q, k)  mask strided(3)  normalize sigmoid }  "
+        "output x + y * 0.5 - z  emit x.lse, z.colsum"
+    ),
     "one of everything": _masked("causal", sizes={"B": 1, "H": 1, "G": 1, "N": 1, "M": 1, "D": 1, "E": 1}),
     "one query": _masked("causal", sizes={"N": 1, "M": 129}),
     "long": _masked("causal and window(40)", sizes={"B": 1, "H": 1, "N": 150, "M": 300}),
@@ -357,6 +380,7 @@ def test_equals_the_reference(name: str, backend: str) -> None:
 
 HALF = (
     "mask: bigbird",
+    "mask: causal dilated",
     "normalize: softmax1",
     "normalize: sigmoid",
     "relative bias",
