@@ -53,7 +53,7 @@ def _value(node: Expr, known: Mapping[Expr, Array], reads: Reads) -> Array:
             slots = _read(reads.tensors[tensor], [known[at] for at in (index("b"), index("h"), row)])
             return _among(slots, known[column])
         case Apply(fn=fn, args=args, kind=kind):
-            return _apply(fn, [known[arg] for arg in args], kind)
+            return apply(fn, [known[arg] for arg in args], kind)
         case _:
             raise KeyError(node)
 
@@ -77,7 +77,8 @@ def _read(tensor: Array, places: Sequence[Array]) -> Array:
     return np.asarray(tensor[tuple(np.clip(at, 0, size - 1) for at, size in zip(places, tensor.shape, strict=False))])
 
 
-def _apply(fn: Fn, args: list[Array], kind: Kind) -> Array:
+def apply(fn: Fn, args: list[Array], kind: Kind) -> Array:
+    """One function of arrays, its result of ``kind``."""
     if kind is Kind.FLOAT and fn is not Fn.WHERE:
         args = [arg.astype(np.float32, copy=False) for arg in args]
     if kind is Kind.INT and fn in (Fn.FLOORDIV, Fn.MOD):  # x // 0 = 0, x % 0 = x

@@ -25,6 +25,7 @@ from attnc.dsl.ir import (
     Drawn,
     Expr,
     Fn,
+    Kind,
     Listed,
     Load,
     dependencies,
@@ -175,7 +176,7 @@ class _Elimination:
 
     def truth(self, node: Expr, value: bool) -> None:
         condition = node if value else not_(node)
-        if any(isinstance(part, Apply) and part.fn in _ROUNDED for part in postorder(node)):
+        if any(isinstance(part, Apply) and rounded(part) for part in postorder(node)):
             self.opaque[condition] = None
         elif len(_varies(node)) == 2 and _by_blocks(node):
             self.tables[node, value] = None
@@ -324,6 +325,11 @@ class _Elimination:
             start = first.plus(rest).shifted(-item.start - item.width)
         begin, width = simplify((to_expr(start), to_expr(last.minus(first).shifted(item.width))))
         return Arc(modulus=item.modulus, start=begin, width=width)
+
+
+def rounded(node: Apply) -> bool:
+    """Whether libraries differ in a function's last digit, so that what depends on it is told by none."""
+    return node.kind is Kind.FLOAT and node.fn in _ROUNDED
 
 
 def _split(form: Affine, inner: Axis) -> tuple[Expr, Expr]:

@@ -20,6 +20,7 @@ from attnc.codegen.arrays import Array, Draw, Reads
 from attnc.codegen.build import const, index, offset, size, symbol
 from attnc.codegen.cases import cases
 from attnc.codegen.project import Piece, project
+from attnc.codegen.refine import RECTANGLES, Rectangles, decide
 from attnc.codegen.simplify import simplify
 from attnc.codegen.touch import Grid, Runs, Side, overlaid, united
 from attnc.dsl.ir import Axis, Expr, Kind, dependencies, postorder, substitute
@@ -180,26 +181,62 @@ def _mapped(plan: Plan, grid: Grid, why: dict[str, None]) -> tuple[Runs, Array]:
     if not (grid.outer.count and grid.inner.count):
         nothing = np.zeros(0, dtype=np.int64)
         return Runs(first=nothing, last=nothing), np.zeros(0, dtype=np.int8)
-    live, surely_live = _covered(plan.live, grid)
-    dead, surely_dead = _covered(plan.dead, grid)
-    exact = surely_live is live and surely_dead is dead
-    first, last, inside = overlaid((live, dead) if exact else (live, dead, surely_live, surely_dead))
+    reasons: dict[str, None] = {}
+    live, surely_live = _covered(plan.live, grid, reasons)
+    dead, surely_dead = _covered(plan.dead, grid, reasons)
+    first, last, inside = overlaid((live, dead, surely_live, surely_dead) if reasons else (live, dead))
     kept = inside[0]
     first, last, partial = first[kept], last[kept], inside[1][kept]
-    if not exact and (partial & ~(inside[2] & inside[3])[kept]).any():
-        why["undecided"] = None
-    return Runs(first=first, last=last), np.where(partial, PARTIAL, FULL).astype(np.int8)
+    kind = np.where(partial, PARTIAL, FULL).astype(np.int8)
+    if reasons:
+        sure = [surely[kept] for surely in inside[2:]]
+        unsure = partial & ~(sure[0] & sure[1])
+        if unsure.any():
+            first, last, kind, done = _refined(plan.mask, grid, first, last, kind, unsure, sure)
+            if not done:
+                why |= reasons
+    return Runs(first=first, last=last), kind
 
 
-def _covered(pieces: tuple[Piece, ...], grid: Grid) -> tuple[Runs, Runs]:
+def _refined(
+    mask: Expr, grid: Grid, first: Array, last: Array, kind: Array, unsure: Array, sure: list[Array]
+) -> tuple[Array, Array, Array, bool]:
+    """The runs with those that are unsure decided tile by tile, as far as the budget goes, and whether it did."""
+    count = np.where(unsure, last - first + 1, 0)
+    if int(count.sum()) > RECTANGLES:
+        return first, last, kind, False
+    which = np.repeat(np.arange(len(first)), count)
+    tile = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+    row, column = np.divmod(tile, grid.width)
+    o0, x0 = grid.outer.start + row * grid.outer.block, grid.inner.start + column * grid.inner.block
+    o1 = np.minimum(o0 + grid.outer.block, grid.outer.start + grid.outer.count) - 1
+    x1 = np.minimum(x0 + grid.inner.block, grid.inner.start + grid.inner.count) - 1
+    i, j = ((o0, o1), (x0, x1)) if grid.outer.axis == "i" else ((x0, x1), (o0, o1))
+    tiles = Rectangles(tile=np.arange(len(tile)), i0=i[0], i1=i[1], j0=j[0], j1=j[1])
+    live, dead = sure[0][which], sure[1][which]
+    decided = decide(mask, tiles, live, dead, grid.leaves, grid.reads)
+    kinds = np.where(decided & ~live, EMPTY, np.where(decided & ~dead, FULL, PARTIAL)).astype(np.int8)
+    first = np.concatenate((first[~unsure], tile))
+    last = np.concatenate((last[~unsure], tile))
+    kind = np.concatenate((kind[~unsure], kinds))
+    order = np.argsort(first, kind="stable")
+    order = order[kind[order] != EMPTY]
+    first, last, kind = first[order], last[order], kind[order]
+    begins = np.ones(len(first), dtype=bool)
+    begins[1:] = (first[1:] != last[:-1] + 1) | (kind[1:] != kind[:-1])
+    return first[begins], last[np.append(begins[1:], True)[: len(begins)]], kind[begins], bool(decided.all())
+
+
+def _covered(pieces: tuple[Piece, ...], grid: Grid, reasons: dict[str, None]) -> tuple[Runs, Runs]:
     """The tiles that may hold a pair of some piece, and those that surely do."""
     parts: list[tuple[Array, Array]] = []
     sure: list[tuple[Array, Array]] = []
     for piece in pieces:
-        first, last, exact = grid.touched(piece)
+        first, last, why = grid.touched(piece)
         parts.append((first, last))
-        if exact:
+        if not why:
             sure.append((first, last))
+        reasons |= dict.fromkeys(why)
     covered = united(parts)
     return covered, covered if len(sure) == len(parts) else united(sure)
 

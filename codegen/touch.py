@@ -15,6 +15,7 @@ import numpy as np
 from attnc.codegen.arrays import Array, Reads, drawn, evaluate
 from attnc.codegen.build import index
 from attnc.codegen.project import Arc, Limit, Piece, Step
+from attnc.codegen.tell import tell
 from attnc.dsl.ir import Axis, Drawn, Expr, Listed, Load, Symbol, dependencies
 
 WORK = 2**22  # strips or intervals held at once; what would need more is left out, and the map is not sure
@@ -132,12 +133,12 @@ class Grid:
     def width(self) -> int:
         return self.inner.tiles + 1
 
-    def touched(self, piece: Piece) -> tuple[Array, Array, bool]:
-        """Runs of tiles (inclusive, as in Runs) that cover every tile with a pair of the piece, and whether all of
-        them hold one."""
-        sure = not piece.opaque
-        strips, fine = self._strips(piece)
-        sure = sure and fine
+    def touched(self, piece: Piece) -> tuple[Array, Array, tuple[str, ...]]:
+        """Runs of tiles (inclusive, as in Runs) that cover every tile with a pair of the piece, and why not all of
+        them may hold one; nothing if they do."""
+        why = [f"{tell(condition)} has no form that projects" for condition in piece.opaque]
+        strips, reason = self._strips(piece)
+        why += reason
         if piece.when:
             values = self._of_tiles(piece.when, strips)
             kept = np.ones(len(strips), dtype=bool)
@@ -152,37 +153,37 @@ class Grid:
             high = np.minimum(high, value)
         strips = strips.within(low, high)
         for limit in piece.limits:
-            strips, fine = self._limited(strips, limit)
-            sure = sure and fine
+            strips, reason = self._limited(strips, limit)
+            why += reason
         for step in piece.steps:
             strips = self._stepped(strips, step)
         for node, wanted in piece.tables:
-            strips, fine = self._in_table(strips, node, wanted)
-            sure = sure and fine
+            strips, reason = self._in_table(strips, node, wanted)
+            why += reason
         arcs = sorted(piece.arcs, key=lambda arc: arc.modulus)
         while arcs:
             arc = arcs.pop()
-            strips, fine = self._in_arc(strips, arc, last=not arcs and not piece.columns)
-            sure = sure and fine
+            strips, reason = self._in_arc(strips, arc, last=not arcs and not piece.columns)
+            why += reason
         if piece.columns:
             strips = self._in_columns(strips, piece.columns)
         first = strips.row * self.width + (strips.low - self.inner.start) // self.inner.block
         last = strips.row * self.width + (strips.high - self.inner.start) // self.inner.block
-        return first, last, sure
+        return first, last, tuple(why)
 
     # --- strips --------------------------------------------------------------------------------
 
-    def _strips(self, piece: Piece) -> tuple[_Strips, bool]:
-        """The rows of tiles as strips that a piece is exact for, and whether it is."""
+    def _strips(self, piece: Piece) -> tuple[_Strips, Sequence[str]]:
+        """The rows of tiles as strips that a piece is exact for, and why it is not."""
         outer, block = self.outer, self.outer.block
-        exact_steps, single = self._steps(piece)
+        why, single = self._steps(piece)
         cuts: list[Array] = []
         for node, _ in piece.tables:
             found = self._table(node)
             if found is not None:
                 cuts.append(found[0])
-        fine = exact_steps and (not single or outer.count <= WORK)
-        single = single and outer.count <= WORK
+        if single and outer.count > WORK:
+            why, single = [*why, "its conditions are joined row by row, and there are too many rows"], False
         live = self._all(piece.rows, outer)
         if live is None and not cuts and not single:
             rows = np.arange(outer.tiles, dtype=np.int64)
@@ -205,7 +206,7 @@ class Grid:
             rows, first, last = at[starts] // block, outer.start + at[starts], outer.start + at[ends]
         low = np.full(len(rows), self.inner.start, dtype=np.int64)
         high = np.full(len(rows), self.inner.start + self.inner.count - 1, dtype=np.int64)
-        return _Strips(row=rows, first=first, last=last, low=low, high=high), fine
+        return _Strips(row=rows, first=first, last=last, low=low, high=high), why
 
     def _of_tiles(self, roots: Sequence[Expr], strips: _Strips) -> list[Array]:
         return evaluate(roots, {**self.leaves, self.first: strips.first, self.last: strips.last}, self.reads)
@@ -224,23 +225,24 @@ class Grid:
 
     # --- comparisons that are not solved -----------------------------------------------------------
 
-    def _steps(self, piece: Piece) -> tuple[bool, bool]:
-        """Whether a piece's steps can be told exactly, and whether that takes one row at a time."""
+    def _steps(self, piece: Piece) -> tuple[Sequence[str], bool]:
+        """Why a piece's steps cannot be told exactly, if so, and whether it takes one row at a time."""
         if not piece.steps:
-            return True, piece.single
-        if not all(_monotone(self._along(step.inner, self.inner)) for step in piece.steps):
-            return False, piece.single
+            return [], piece.single
+        why = [_unsorted(step.inner) for step in piece.steps if not _monotone(self._along(step.inner, self.inner))]
         start = min(self.outer.start, self.inner.start)
         stop = max(self.outer.start + self.outer.count, self.inner.start + self.inner.count)
-        together = np.arange(start, stop) if stop - start <= 4 * (self.outer.count + self.inner.count) else None
         if (
-            piece.own
-            and not piece.arcs
-            and together is not None
-            and all(step.own and _monotone(self._along(step.outer, self.outer, together)) for step in piece.steps)
+            why
+            or piece.single
+            or piece.arcs
+            or not piece.own
+            or stop - start > 4 * (self.outer.count + self.inner.count)
         ):
-            return True, piece.single
-        return True, True
+            return why, piece.single or not why
+        together = np.arange(start, stop)
+        own = all(step.own and _monotone(self._along(step.outer, self.outer, together)) for step in piece.steps)
+        return [], not own
 
     def _stepped(self, strips: _Strips, step: Step) -> _Strips:
         """Where ``outer + inner <= 0`` for some outer position of the strip: from the first inner position to the
@@ -256,11 +258,11 @@ class Grid:
             least = np.minimum.reduceat(padded, np.stack((begin, end + 1), axis=1).reshape(-1))[::2]
         return self._below(strips, -least, across)
 
-    def _limited(self, strips: _Strips, limit: Limit) -> tuple[_Strips, bool]:
-        """Where ``tile + inner <= 0``, and whether that is all of an interval."""
+    def _limited(self, strips: _Strips, limit: Limit) -> tuple[_Strips, Sequence[str]]:
+        """Where ``tile + inner <= 0``, and why that is not all of an interval."""
         across = self._along(limit.inner, self.inner)
         (value,) = self._of_tiles((limit.tile,), strips)
-        return self._below(strips, -value, across), _monotone(across)
+        return self._below(strips, -value, across), () if _monotone(across) else (_unsorted(limit.inner),)
 
     def _below(self, strips: _Strips, limit: Array, across: Array) -> _Strips:
         """From the first inner position whose value is at most the strip's limit to the last."""
@@ -307,7 +309,7 @@ class Grid:
         which, place = _spread(begin, count)
         return strips.take(which).within(sets.low[place], sets.high[place])
 
-    def _in_arc(self, strips: _Strips, arc: Arc, *, last: bool) -> tuple[_Strips, bool]:
+    def _in_arc(self, strips: _Strips, arc: Arc, *, last: bool) -> tuple[_Strips, Sequence[str]]:
         """Narrowed to a residue class. ``last``: nothing else narrows, so that gaps shorter than a tile are none."""
         start, width = self._of_tiles((arc.start, arc.width), strips)
         start, width = np.broadcast_to(start, strips.row.shape), np.broadcast_to(width, strips.row.shape)
@@ -323,30 +325,30 @@ class Grid:
             whole |= arc.modulus - width <= self.inner.block
         count = np.where(whole, 1, (strips.high - start) // arc.modulus - (strips.low - start) // arc.modulus + 1)
         if int(count.sum()) > WORK:
-            return strips, False
+            return strips, (f"residue classes modulo {arc.modulus} meet others too often to be listed",)
         if (count == 1).all():
-            return strips, True
+            return strips, ()
         begin = start + (strips.low - start) // arc.modulus * arc.modulus
         which, turn = _spread(np.zeros(len(strips), dtype=np.int64), count)
         begin = begin[which] + turn * arc.modulus
         narrowed = strips.take(which)
         free = whole[which]
         low = np.where(free, narrowed.low, begin)
-        return narrowed.within(low, np.where(free, narrowed.high, begin + width[which])), True
+        return narrowed.within(low, np.where(free, narrowed.high, begin + width[which])), ()
 
     # --- tables ------------------------------------------------------------------------------------
 
-    def _in_table(self, strips: _Strips, node: Expr, value: bool) -> tuple[_Strips, bool]:
+    def _in_table(self, strips: _Strips, node: Expr, value: bool) -> tuple[_Strips, Sequence[str]]:
         found = self._table(node)
         if found is None:
-            return strips, False
+            return strips, (f"{tell(node)} has too many entries",)
         labels, sets = found
         label = labels[strips.first - self.outer.start] if len(strips) else np.zeros(0, dtype=np.int64)
         if not value:
             sets = _complement(sets, self.inner)
         if int((sets.begin[label + 1] - sets.begin[label]).sum()) > WORK:
-            return strips, False
-        return self._in_sets(strips, sets, label), True
+            return strips, (f"{tell(node)} has too many entries",)
+        return self._in_sets(strips, sets, label), ()
 
     def _table(self, node: Expr) -> tuple[Array, _Sets] | None:
         """The label of each outer position, and what each label sees; None where that is too much."""
@@ -440,6 +442,10 @@ def _spread(begin: Array, count: Array) -> tuple[Array, Array]:
     which = np.repeat(np.arange(len(count)), count)
     place = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
     return which, begin[which] + place
+
+
+def _unsorted(node: Expr) -> str:
+    return f"{tell(node)} neither only rises nor only falls"
 
 
 def _monotone(values: Array) -> bool:

@@ -6,13 +6,34 @@ import math
 
 from hypothesis import strategies as st
 
-from attnc.codegen.build import absolute, add, apply, const, index, not_, offset, size, symbol, to_float, where
+from attnc.codegen.build import (
+    absolute,
+    add,
+    apply,
+    const,
+    floordiv,
+    index,
+    le,
+    lt,
+    maximum,
+    minimum,
+    mod,
+    mul,
+    not_,
+    offset,
+    size,
+    sub,
+    symbol,
+    to_float,
+    where,
+)  # fmt: skip
 from attnc.dsl.ir import Expr, Fn, Kind, Load, Side, Table
 
 I, J, H, M, N = index("i"), index("j"), index("h"), size("M"), size("N")
 Q_OFFSET, KV_OFFSET = offset(Side.QUERY), offset(Side.KEY)
 S, T = symbol("s", Kind.FLOAT), symbol("t", Kind.FLOAT)
 FLAG = Load(kind=Kind.BOOL, tensor="flag", index=(I, J))
+LIVE_HEAD = Load(kind=Kind.BOOL, tensor="live", index=(H,))
 COUNT = Load(kind=Kind.INT, tensor="count", index=(H,))
 
 _COMPARISONS = st.sampled_from([Fn.EQ, Fn.NE, Fn.LT, Fn.LE, Fn.GT, Fn.GE])
@@ -85,3 +106,16 @@ def bools(operands: st.SearchStrategy[Expr], *leaves: Expr) -> st.SearchStrategy
         st.sampled_from([const(True), const(False), *leaves]),
     )
     return st.recursive(atoms, _bool_step, max_leaves=5)
+
+
+def positional() -> st.SearchStrategy[Expr]:
+    """What masks compare: few terms, floors, extremes, distances."""
+    away = sub(I, J)
+    one = st.one_of(
+        st.sampled_from([I, J, away, absolute(away), minimum(I, J), maximum(I, add(J, 2)), COUNT, H]),
+        st.builds(floordiv, st.sampled_from([I, J, away, add(J, 3)]), st.integers(2, 5).map(const)),
+        st.builds(mod, st.sampled_from([I, J, away]), st.integers(2, 4).map(const)),
+        st.builds(where, st.sampled_from([le(J, I), lt(J, 4), LIVE_HEAD, FLAG]), st.just(I), st.just(J)),
+    )
+    scaled = st.builds(mul, one, st.integers(-2, 3).filter(bool).map(const))
+    return st.one_of(one, scaled, st.builds(add, one, scaled), st.integers(-4, 14).map(const))

@@ -35,22 +35,33 @@ from attnc.codegen.build import (
     gt,
     le,
     lt,
-    maximum,
     minimum,
     mod,
     mul,
     ne,
     not_,
     sub,
-    where,
 )  # fmt: skip
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Expr, Fn, Kind, Load, postorder
+from attnc.dsl.ir import Expr, Fn, postorder
 from tests.codegen.evaluate import Value, evaluate
-from tests.codegen.expressions import COUNT, FLAG, KV_OFFSET, Q_OFFSET, H, I, J, M, N, bools, ints
+from tests.codegen.expressions import (
+    COUNT,
+    FLAG,
+    KV_OFFSET,
+    LIVE_HEAD,
+    Q_OFFSET,
+    H,
+    I,
+    J,
+    M,
+    N,
+    bools,
+    ints,
+    positional,
+)
 
 CAUSAL = le(J, I)
-LIVE_HEAD = Load(kind=Kind.BOOL, tensor="live", index=(H,))
 
 
 def window(left: int, right: int) -> Expr:
@@ -182,18 +193,6 @@ def tiles(mask: Expr, shape: tuple[int, int, int, int, int, int, int]) -> list[T
 def test_any_predicate_is_bounded_soundly(mask: Expr, shape: tuple[int, int, int, int, int, int, int]) -> None:
     for tile in tiles(mask, shape):
         tile.check_sound()
-
-
-def positional() -> st.SearchStrategy[Expr]:
-    """What masks compare: few terms, floors, extremes, distances."""
-    one = st.one_of(
-        st.sampled_from([I, J, sub(I, J), absolute(sub(I, J)), minimum(I, J), maximum(I, add(J, 2)), COUNT, H]),
-        st.builds(floordiv, st.sampled_from([I, J, sub(I, J), add(J, 3)]), st.integers(2, 5).map(const)),
-        st.builds(mod, st.sampled_from([I, J, sub(I, J)]), st.integers(2, 4).map(const)),
-        st.builds(where, st.sampled_from([CAUSAL, lt(J, 4), LIVE_HEAD, FLAG]), st.just(I), st.just(J)),
-    )
-    scaled = st.builds(mul, one, st.integers(-2, 3).filter(bool).map(const))
-    return st.one_of(one, scaled, st.builds(add, one, scaled), st.integers(-4, 14).map(const))
 
 
 @given(bools(positional(), *EXACT.values(), *EXACT_MAY.values()), shapes)

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from attnc.codegen.tilemap import EMPTY, FULL, PARTIAL, TileMap, tile_map
 from attnc.dsl.frontend import compile_text
-from attnc.dsl.ir import Attention
+from attnc.dsl.ir import Attention, Expr
 from attnc.dsl.source import Source
 from attnc.runtime.draw import draw
 from attnc.runtime.reference import mask
+from tests.codegen.soundness import Shape, compare, predicates, shapes
 
 Array = NDArray[Any]
 
 INPUTS = (
-    "input ids: i32[B, M]  input seen: bool[B, M]  input lens: i64[B]  input width: i32[H]  input cells: bool[B, H, P, Q]"
-    "  input list: i32[B, H, R, S]"
+    "input ids: i32[B, M]  input seen: bool[B, M]  input lens: i64[B]  input width: i32[H]  "
+    "input cells: bool[B, H, P, Q]  input list: i32[B, H, R, S]"
 )
 LIBRARY = [
     "true", "false", "causal", "window(3)", "window(5, 2)", "prefix(7)", "sink(1)", "global(4)", "dilated(3, 4)",
@@ -129,6 +130,11 @@ def test_unions_and_intersections_of_the_library_are_exact(
 ) -> None:
     for made in check(text, N, M, block, q_offset, kv_offset, seed):
         assert made.exact
+
+
+@given(mask=predicates(), shape=shapes())
+def test_random_predicates_are_sound(mask: Expr, shape: Shape) -> None:
+    event(compare(mask, shape))
 
 
 def test_aligned_tiles_of_a_block_mask_are_full_or_empty() -> None:
