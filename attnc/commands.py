@@ -48,12 +48,14 @@ def check(options: argparse.Namespace, inputs: Inputs) -> int:
     reports: list[Report] = []
 
     def work(path: str) -> None:
+        from attnc.codegen.lint import lint
         from attnc.dsl.check import check
         from attnc.dsl.parse import parse
 
         try:
             source = inputs.source(path)
-            found = check(parse(source)).warnings
+            checked = check(parse(source))
+            found = (*checked.warnings, *(item for construct in checked.constructs for item in lint(construct)))
         except SpecError as error:
             source, found = error.source, error.diagnostics
         if found:
@@ -143,6 +145,7 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
 
 def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
     """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error."""
+    from attnc.codegen.lint import lint
     from attnc.dsl.check import check
     from attnc.dsl.frontend import choose
     from attnc.dsl.parse import parse
@@ -150,13 +153,15 @@ def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
 
     source = inputs.source(options.file)
     checked = check(parse(source))
-    warnings = denied(checked.warnings, options)
+    params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
+    construct = choose(source, checked.constructs, options.name)
+    bound = specialize(construct, params)
+    warnings = denied((*checked.warnings, *lint(construct, bound)), options)
     if faulty(warnings):
         raise SpecError(source, warnings)
     if warnings:
         report([(source, warnings)], options, sys.stderr)
-    params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
-    return specialize(choose(source, checked.constructs, options.name), params)
+    return bound
 
 
 def compile(options: argparse.Namespace, inputs: Inputs) -> int:

@@ -379,6 +379,56 @@ WARNINGS = (
         bad=_attention("param w: int = 4", mask="causal"),
         good=_attention("param w: int = 4", mask="causal and window(w)"),
     ),
+    Code(
+        code="W002",
+        title="a mask that is always empty",
+        explanation="""
+No pair of a query and a key is live, whatever the lengths, offsets and inputs are: the output is 0. A warning about a
+mask is told only if it is proved; one that holds for the params' values, not for all, names them.
+""",
+        bad=_attention(mask="window(2) and i - j > 5"),
+        good=_attention(mask="window(9) and i - j > 5 or i == j"),
+    ),
+    Code(
+        code="W003",
+        title="a mask that is always full",
+        explanation="""
+Every pair is live, whatever the lengths, offsets and inputs are: no mask at all says the same.
+""",
+        bad=_attention(mask="causal or true"),
+        good=_attention(),
+    ),
+    Code(
+        code="W004",
+        title="a clause of a mask that can never matter",
+        explanation="""
+With this clause or without it the same pairs are live. In an `and` the other clauses demand what it demands, in an `or`
+they let through what it lets through; or it holds for every pair, or for none.
+""",
+        bad=_attention(mask="window(5) or window(9)"),
+        good=_attention(mask="window(9)"),
+    ),
+    Code(
+        code="W005",
+        title="a query that never sees a key",
+        explanation="""
+In self-attention (as many keys as queries, no offsets) of any length the first queries, or the last, have no live key:
+their output is 0 and their `lse` is -inf. `j < i` forgets the query's own key. Of several branches none has a key.
+""",
+        bad=_attention(mask="j < i"),
+        good=_attention(mask="j <= i"),
+    ),
+    Code(
+        code="W006",
+        title="index arithmetic that may leave 32 bits",
+        explanation="""
+Positions and sizes reach 536,870,912 (2 ** 29) in a kernel with 32-bit indices, and this reaches farther. It is
+computed in 64 bits, as is what is made of it, so that it is right at any length; on a GPU 64-bit integers are slow.
+Nothing else is computed in 64 bits.
+""",
+        bad=_attention(mask="(i * i + j) % 4096 < 64 or i == j"),
+        good=_attention(mask="(i % 64 * (i % 64) + j) % 4096 < 64 or i == j"),
+    ),
 )
 
 CHECK: tuple[Code, ...] = (*NAMES, *TYPES, *PARAMS, *CLAUSES, *LATER, *WARNINGS)

@@ -104,6 +104,18 @@ def test_warnings_pass_unless_denied(folder: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == ""
 
 
+def test_masks_are_linted_for_all_params_or_at_their_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.attn").write_text(GOOD.replace("window(w)", "window(w) or window(9) or window(5)"))
+    assert main(["check", "--format", "concise", "a.attn"]) == 0
+    assert capsys.readouterr().out == "a.attn:6:39: warning[W004]: `window(5)` can never matter (help: leave it out)\n"
+    assert main(["plan", "--param", "w=3", "a.attn"]) == 0
+    err = capsys.readouterr().err
+    assert "`window(9)` lets these pairs through already, at w = 3\n" in err
+    assert "`window(9)` lets these pairs through already\n" in err
+    assert main(["compile", "--deny", "warnings", "--emit", "ir", "a.attn"]) == 1
+    assert "error[W004]" in capsys.readouterr().err
+
+
 def test_a_missing_file_does_not_hide_the_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.attn").write_text(WRONG)
     assert main(["check", "missing.attn", "a.attn"]) == 2

@@ -9,6 +9,7 @@ import pytest
 
 import attnc.codegen.lower
 import attnc.dsl.check
+from attnc.codegen.lint import lint
 from attnc.codegen.lower import lower
 from attnc.dsl.check import check
 from attnc.dsl.code import Code
@@ -25,10 +26,12 @@ def diagnose(text: str) -> tuple[Diagnostic, ...]:
     source = Source(name="<text>", text=text)
     try:
         result = check(parse(source))
-        lower(compilable(specialize(choose(source, result.constructs, None), {})))
+        construct = choose(source, result.constructs, None)
+        bound = specialize(construct, {})
+        lower(compilable(bound))
     except SpecError as error:
         return error.diagnostics
-    return result.warnings
+    return *result.warnings, *lint(construct, bound)
 
 
 @pytest.mark.parametrize("code", CHECK, ids=lambda code: code.code)
