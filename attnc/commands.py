@@ -225,11 +225,11 @@ def _generated(options: argparse.Namespace, inputs: Inputs, stage: Callable[[Con
 
 def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
     """The construct, once ``--target`` is known to be a target."""
-    from attnc.codegen import plan
+    from attnc.codegen.planner.targets import TargetError, targets
 
     try:
-        plan.plan(options.target)
-    except ValueError as error:
+        targets().find(options.target)
+    except TargetError as error:
         raise Refused(f"--target: {error}") from error
     return _construct(options, inputs)
 

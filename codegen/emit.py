@@ -47,7 +47,8 @@ def emit(program: Program, plan: Plan) -> str:
     attention = program.attention
     naming = Naming(program)
     spec = attention.source.text[attention.span.start : attention.span.end]
-    digest = sha256("\n".join((spec, repr(attention.params), _params(program), plan.target)).encode()).hexdigest()[:16]
+    parts = (spec, repr(attention.params), _params(program), plan.digest)
+    digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
     groups = [_op_group(program, group, naming, digest) for group in program.groups]
     by_group = [kernels(program, group, naming) for group in program.groups]
@@ -84,8 +85,8 @@ def emit(program: Program, plan: Plan) -> str:
         listed=any(isinstance(table, ListedTable) for table in program.tables),
         drawn=any(isinstance(table, DrawnTable) for table in program.tables),
         eager=[env.get_template("eager.py.j2").render(t=t) for t in groups],
-        tiles=plan.tiles,
-        tiles_note=f"chosen for {plan.target}, {plan.limit // 1024} KiB of shared memory a block",
+        tiles=tuple(plan.fitting),
+        tiles_note=plan.note,
         helpers=helpers,
         kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_group],
         ops=[_op(env, t, found) for t, found in zip(groups, by_group, strict=True)],

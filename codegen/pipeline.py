@@ -13,11 +13,13 @@ def compile(construct: Construct, target: str = "generic") -> str:
     """A specialized construct as the text of a Python module.
 
     Raises SpecError for what is not compiled yet, ValueError for an unknown target."""
-    return emit(lower(compilable(construct)), plan(target))
+    program = lower(compilable(construct))
+    return emit(program, plan(program, target))
 
 
 def plan_text(construct: Construct, target: str = "generic") -> str:
     """What was chosen and why, for people."""
     from attnc.codegen.plan_text import describe
 
-    return describe(lower(compilable(construct)), plan(target))
+    program = lower(compilable(construct))
+    return describe(program, plan(program, target))

@@ -1,99 +1,95 @@
-"""Tiles, warps and stages: a small table that a module looks up by head dim and element size.
-
-For now a closed form from the bytes of shared memory that a tile needs; the planner with targets as data replaces it.
-"""
+"""Tiles, warps and stages of every kernel: a table that a module looks up by head dim and element size, from the
+planner's model of the target (codegen/planner)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
 
-Pass = Literal["forward", "query", "key"]
+from attnc.codegen.lower import Program
+from attnc.codegen.planner.search import Choice, choose
+from attnc.codegen.planner.targets import GENERIC, Cpu, Gpu, Machine, Targets, targets
+from attnc.codegen.planner.tile import ITEMSIZE, Tile
+from attnc.codegen.planner.work import PASSES, Pass, Work, work
 
-# Shared memory a block may use, in bytes: the least of a target's family, less what reductions take.
-SHARED_MEMORY = {
-    "generic": 96 * 1024,
-    "sm_75": 60 * 1024,
-    "sm_80": 160 * 1024,
-    "sm_86": 96 * 1024,
-    "sm_89": 96 * 1024,
-    "sm_90": 220 * 1024,
-    "sm_100": 220 * 1024,
-    "sm_120": 96 * 1024,
-    "gfx942": 60 * 1024,
-}
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
-BYTES = (2, 4, 8)
+DTYPES = ("bf16", "f32", "f64")  # by element size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One row of the table: for vectors padded to ``dim`` and elements of ``itemsize`` bytes."""
+class Row:
+    """One row of the table: for vectors padded to ``dim`` elements of ``itemsize`` bytes. ``choice`` None: no tile
+    fits the target."""
 
     step: Pass
     dim: int
     itemsize: int
-    block_m: int
-    block_n: int
-    warps: int
-    stages: int
-    shared: int
+    choice: Choice | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The tiles of every pass on one target."""
+    """The tiles of every pass on one target. ``gpu``: whose rates ranked them; for a processor, generic's."""
 
     target: str
-    limit: int
-    tiles: tuple[Tile, ...]
+    machine: Machine
+    gpu: Gpu
+    rows: tuple[Row, ...]
+
+    @property
+    def fitting(self) -> Iterator[tuple[Row, Tile]]:
+        """The rows that a module prints."""
+        return ((row, row.choice.tile) for row in self.rows if row.choice is not None)
+
+    def row(self, step: Pass, dtype: str, dim: int) -> Row:
+        """The row that a module takes for vectors padded to ``dim``."""
+        wanted = (step, dim, ITEMSIZE[dtype])
+        return next(row for row in self.rows if (row.step, row.dim, row.itemsize) == wanted)
+
+    @property
+    def digest(self) -> str:
+        """What a module's text takes from the plan, beside its program."""
+        return f"{self.target} {[tuple(tile) for _, tile in self.fitting]}"
+
+    @property
+    def note(self) -> str:
+        if self.target == GENERIC or isinstance(self.machine, Cpu):
+            return "chosen to run on every GPU from sm_80 on and on gfx942"
+        return f"chosen for {self.target}, {self.gpu.shared_block // 1024} KiB of shared memory a block"
 
     @property
     def precision(self) -> str:
         """How float32 tiles are multiplied, as source text: on tensor cores in three TF32 products where the target
         has them, else in float32 (AMD's matrix cores take float32)."""
-        if self.target == "generic":
+        if self.target == GENERIC or isinstance(self.machine, Cpu):
             return '"ieee" if torch.version.hip else "tf32x3"'
-        return repr("ieee" if self.target in ("sm_75", "gfx942") else "tf32x3")
+        return repr("ieee" if self.gpu.matrix in ("fma", "mfma") else "tf32x3")
 
 
-def plan(target: str) -> Plan:
-    """The plan for a target by name. Raises ValueError for an unknown one."""
-    if target not in SHARED_MEMORY:
-        raise ValueError(f"unknown target {target!r}; known are {', '.join(SHARED_MEMORY)}")
-    limit = SHARED_MEMORY[target]
-    tiles = [
-        _fit(step, dim, itemsize, limit) for step in ("forward", "query", "key") for dim in DIMS for itemsize in BYTES
-    ]
-    return Plan(target=target, limit=limit, tiles=tuple(tiles))
+def plan(program: Program, target: str, known: Targets | None = None) -> Plan:
+    """The plan of a program for a target by name, of ``known`` (the built-in ones and the user's). Raises TargetError,
+    a ValueError, for an unknown one and for a faulty table of targets."""
+    known = known or targets()
+    machine = known.find(target)
+    members = known.members(GENERIC if isinstance(machine, Cpu) else target)
+    rows = []
+    for step in PASSES:
+        counted = work(program, step)
+        for dtype in DTYPES:
+            for dim in DIMS:
+                rows.append(
+                    Row(step=step, dim=dim, itemsize=ITEMSIZE[dtype], choice=_choose(counted, dtype, dim, members))
+                )
+    return Plan(target=target, machine=machine, gpu=members[0], rows=tuple(rows))
 
 
-def _fit(step: Pass, dim: int, itemsize: int, limit: int) -> Tile:
-    """The first candidate, largest first, whose bytes fit; the smallest if none does."""
-    candidates = [(128, 64, 3), (128, 64, 2), (64, 64, 2), (64, 32, 2), (32, 32, 2), (32, 32, 1), (16, 16, 1)]
-    if step == "key":
-        candidates = [(n, m, stages) for m, n, stages in candidates]
-    heavy = dim * itemsize > 512 or step != "forward"
-    usable = candidates[2:] if heavy else candidates
-    for block_m, block_n, stages in usable:
-        shared = _shared(step, dim, itemsize, block_m, block_n, stages)
-        if shared <= limit:
-            break
-    warps = 8 if max(block_m, block_n) >= 128 and dim >= 128 else 4
-    return Tile(
-        step=step,
-        dim=dim,
-        itemsize=itemsize,
-        block_m=block_m,
-        block_n=block_n,
-        warps=warps,
-        stages=stages,
-        shared=shared,
-    )
+@cache
+def _choose(item: Work, dtype: str, dim: int, members: tuple[Gpu, ...]) -> Choice | None:
+    ranked_by = members[0]
+    if dtype == "bf16" and ranked_by.matrix == "fma":
+        dtype = "f16"
+    return choose(item, dtype, dim, ranked_by, members)
 
 
-def _shared(step: Pass, dim: int, itemsize: int, block_m: int, block_n: int, stages: int) -> int:
-    """Bytes of the tiles that stay (queries, or keys) and of those that are staged, with the weights' tile."""
-    kept, moved = (block_m, block_n) if step != "key" else (block_n, block_m)
-    held = 1 if step == "forward" else 2
-    return dim * itemsize * (held * kept + 2 * moved * stages) + block_m * block_n * itemsize * held
+__all__ = ["DIMS", "Pass", "Plan", "Row", "Tile", "plan"]

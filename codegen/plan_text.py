@@ -5,10 +5,13 @@ from __future__ import annotations
 from attnc.codegen.bounds import Bounds
 from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import KERNEL_WORDS, Naming
-from attnc.codegen.plan import Plan
+from attnc.codegen.plan import Pass, Plan
+from attnc.codegen.planner.search import Choice
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names
 from attnc.dsl.ir import Expr, Index, Kind, Load, Offset, Side, Size, Symbol, postorder
+
+TITLES: dict[Pass, str] = {"forward": "forward", "query": "d query", "key": "d key, d value"}
 
 
 def describe(program: Program, plan: Plan) -> str:
@@ -21,15 +24,21 @@ def describe(program: Program, plan: Plan) -> str:
         lines.append(f"  before the maps: table {table.name}, once a call")
     for group in program.groups:
         lines += _group(program, group)
-    lines.append(f"  tiles, largest that fit {plan.limit // 1024} KiB of shared memory a block (bf16, by vector size)")
-    for step, title in (("forward", "forward"), ("query", "d query"), ("key", "d key, d value")):
-        for tile in plan.tiles:
-            if tile.step == step and tile.itemsize == 2 and tile.dim in (64, 128, 256):
-                lines.append(
-                    f"    {title:16} {tile.dim:4}: {tile.block_m} queries x {tile.block_n} keys, {tile.warps} warps, "
-                    f"{tile.stages} stages, about {tile.shared // 1024} KiB"
-                )
+    lines.append(f"  tiles, {plan.note} (bf16, by vector size)")
+    for row in plan.rows:
+        if row.itemsize == 2 and row.dim in (64, 128, 256):
+            lines.append(f"    {TITLES[row.step]:16} {row.dim:4}: {_row(row.choice)}")
     return "\n".join(lines)
+
+
+def _row(choice: Choice | None) -> str:
+    if choice is None:
+        return "none fits"
+    spill = f", spills {choice.spill} bytes a thread" if choice.spill else ""
+    return (
+        f"{choice.tile}; {-(-choice.budget.shared_bytes // 1024)} KiB shared, {choice.budget.blocks} a SM{spill}; "
+        f"bound by {choice.clocks.bound}"
+    )
 
 
 def _group(program: Program, group: Group) -> list[str]:

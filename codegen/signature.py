@@ -10,9 +10,9 @@ from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Pass, Plan
+from attnc.codegen.planner.tile import padded
 
 TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64", "i32": "i32", "i64": "i64", "bool": "u8"}
-ITEMSIZE = {"f32": 4, "f16": 2, "bf16": 2, "f64": 8}
 _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}
 
 
@@ -34,7 +34,8 @@ class Signature:
 
 
 def signatures(program: Program, plan: Plan, dtype: str, dim: int) -> tuple[Signature, ...]:
-    """Every kernel of a program for vectors of ``dim`` elements of ``dtype`` (as the language spells it)."""
+    """Every kernel of a program for vectors of ``dim`` elements of ``dtype`` (as the language spells it). Raises
+    ValueError where no tile fits."""
     naming = Naming(program)
     return tuple(
         _signature(kernel, plan, dtype, dim) for group in program.groups for kernel in kernels(program, group, naming)
@@ -57,15 +58,14 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     types |= dict.fromkeys(("H", "G", "N", "M", *kernel.sizes), "i32")
     if kernel.strips:
         types |= {"row_start": "i32", "row_stop": "i32", "PAIRS": "constexpr"}
-    padded = max(16, 1 << (dim - 1).bit_length())
-    tile = next(
-        tile
-        for tile in plan.tiles
-        if (tile.step, tile.dim, tile.itemsize) == (_STEP[kernel.kind], padded, ITEMSIZE[dtype])
-    )
+    block = padded(dim)
+    row = plan.row(_STEP[kernel.kind], dtype, block)
+    if row.choice is None:
+        raise ValueError(f"{kernel.name}: no tile fits {plan.target} for vectors of {dim} elements of {dtype}")
+    tile = row.choice.tile
     constants: dict[str, int | bool] = {}
     for name in kernel.dims:
-        constants |= {name: dim, f"BLOCK_{name}": padded}
+        constants |= {name: dim, f"BLOCK_{name}": block}
     constants |= {"BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
     for name in (*constants, "ACC", "PER_BATCH"):
         types[name] = "constexpr"

@@ -15,6 +15,7 @@ from typing import Any
 from attnc.codegen.emit import emit
 from attnc.codegen.lower import lower
 from attnc.codegen.plan import Pass, plan
+from attnc.codegen.planner.targets import Gpu, targets
 from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable
 from attnc.dsl.ir import Construct
@@ -65,12 +66,18 @@ class Compiled:
         return found if isinstance(found, bytes) else found.encode()
 
 
+def architecture(target: str) -> str:
+    """The architecture that a target's kernels are compiled for: ``sm_90`` of ``h100``. Raises ValueError for an
+    unknown target."""
+    found = targets().find(target)
+    return found.architecture if isinstance(found, Gpu) else target
+
+
 def kinds(target: str) -> tuple[str, ...]:
-    """What a kernel can be emitted as for a target, its binary last. Raises ValueError for a target that is no GPU's
-    architecture."""
-    if re.fullmatch(r"sm_\d{2,3}", target):
+    """What a kernel can be emitted as for a target, its binary last. Raises ValueError for a target that is no GPU."""
+    if re.fullmatch(r"sm_\d{2,3}", architecture(target)):
         return NVIDIA
-    if re.fullmatch(r"gfx[0-9a-f]{3,4}", target):
+    if re.fullmatch(r"gfx[0-9a-f]{3,4}", architecture(target)):
         return AMD
     raise ValueError(f"no machine code is made for {target!r}: name a GPU's architecture, such as sm_90 or gfx942")
 
@@ -83,14 +90,15 @@ def compile_kernels(
     tiles: Mapping[Pass, Tiling] | None = None,
     passes: Iterable[Pass] = ("forward", "query", "key"),
 ) -> tuple[Compiled, ...]:
-    """Every kernel of a spec for ``target`` (sm_80, sm_90, sm_100, gfx942), vectors of ``dim`` elements of ``dtype``,
+    """Every kernel of a spec for ``target`` (sm_90, h100, gfx942), vectors of ``dim`` elements of ``dtype``,
     with the planner's tiles or with ``tiles`` by pass; only those of ``passes``.
 
     Raises ValueError for a target that is no GPU's, RuntimeError under TRITON_INTERPRET=1, where kernels are not
     compiled, and for a kernel that Triton's compiler refuses, and ModuleNotFoundError without triton."""
     kinds(target)
     wanted = frozenset(passes)
-    program, chosen = lower(compilable(construct)), plan(target)
+    program = lower(compilable(construct))
+    chosen = plan(program, target)
     with _loaded(emit(program, chosen)) as module:
         return tuple(
             _compile(module, _tiled(signature, tiles or {}), target, dtype, dim)
@@ -130,7 +138,8 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
     function = getattr(module, signature.kernel)
     if not isinstance(function, triton.JITFunction):
         raise RuntimeError("TRITON_INTERPRET=1 is set: kernels are interpreted, not compiled")
-    gpu = GPUTarget("hip", target, 64) if target.startswith("gfx") else GPUTarget("cuda", int(target[3:]), 32)
+    name = architecture(target)
+    gpu = GPUTarget("hip", name, 64) if name.startswith("gfx") else GPUTarget("cuda", int(name[3:]), 32)
     names = list(signature.types)
     acc = triton.language.float64 if signature.acc == "fp64" else triton.language.float32
     constants = {**signature.constants, "ACC": acc}
@@ -148,7 +157,7 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
         raise RuntimeError(f"Triton's compiler refuses {signature.kernel} for {target}: {reason}") from error
     return Compiled(
         signature=signature,
-        target=target,
+        target=name,
         dtype=dtype,
         dim=dim,
         texts=dict(made.asm),

@@ -139,6 +139,6 @@ def _compiler() -> str:
     for package in (attnc.dsl, attnc.codegen):
         root = Path(package.__path__[0])
         for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".lark", ".attn", ".j2"):
+            if path.suffix in (".py", ".lark", ".attn", ".j2", ".toml", ".json"):
                 content.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return content.hexdigest()

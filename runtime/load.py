@@ -12,6 +12,7 @@ from pathlib import PurePath
 from threading import Lock
 from types import CodeType, ModuleType
 
+from attnc.codegen.planner.targets import user_text
 from attnc.dsl.source import Source
 from attnc.runtime.cache import Entry, bytecode, fetch, key
 
@@ -30,7 +31,8 @@ def load_module(source: Source, name: str | None, params: Mapping[str, object], 
     """The module of a spec, registered in sys.modules under a name made from its key; equal specs share one. Raises
     SpecError for a spec with faults."""
     given = [(param, type(value).__qualname__, value) for param, value in sorted(params.items())]
-    entry_key = key(PurePath(source.name).name, source.text, name, given, target)  # comments in it name the file
+    # Comments in the module name the file; a target may be the user's own.
+    entry_key = key(PurePath(source.name).name, source.text, name, given, target, user_text())
     module_name = f"attnc_generated_{entry_key}"
     with _LOADING:
         module = sys.modules.get(module_name)

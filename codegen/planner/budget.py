@@ -1,0 +1,209 @@
+"""What a tile takes of an SM, line by line: shared memory, registers, tensor memory, and how many blocks that leaves.
+
+Each rule says what Triton's compiler was seen to allocate (3.7.1): benchmarks/calibrate.py compares them with it,
+``codegen/data/calibration.json`` keeps what it reported for the tiles that are chosen, and docs/planner.md the errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from attnc.codegen.planner.targets import Gpu
+from attnc.codegen.planner.tile import ITEMSIZE, Tile
+from attnc.codegen.planner.work import Work
+
+# Registers of a thread beside its tiles: addresses, indices, operand fragments. Fitted to calibration.json.
+OVERHEAD = {"forward": 72, "query": 64, "key": 72}
+ALIGNMENT = 1024  # of a buffer that the tensor cores of sm_90 and sm_100 read
+
+
+class Line(NamedTuple):
+    """One entry of a budget."""
+
+    what: str
+    amount: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A tile's use of an SM. ``shared`` in bytes, ``registers`` of 32 bits a thread, ``columns`` of tensor memory.
+    ``blocks`` that an SM holds at once, and which of them ``limits`` it."""
+
+    shared: tuple[Line, ...]
+    shared_bytes: int
+    registers: tuple[Line, ...]
+    registers_thread: int
+    columns: int
+    blocks: int
+    limits: str
+
+
+def budget(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
+    """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``."""
+    kind = matrix(tile, dtype, gpu)
+    shared = shared_lines(work, tile, dtype, dim, kind)
+    registers = register_lines(work, tile, dtype, dim, gpu.warp, kind)
+    columns = tensor_columns(work, tile, dtype, dim) if kind == "tcgen05" else 0
+    shared_bytes, registers_thread = sum(x[1] for x in shared), sum(x[1] for x in registers)
+    blocks, limits = occupancy(gpu, tile, shared_bytes, registers_thread, columns)
+    return Budget(
+        shared=shared,
+        shared_bytes=shared_bytes,
+        registers=registers,
+        registers_thread=registers_thread,
+        columns=columns,
+        blocks=blocks,
+        limits=limits,
+    )
+
+
+def matrix(tile: Tile, dtype: str, gpu: Gpu) -> str:
+    """How this tile's products are computed: fewer rows than a warp group takes fall back to a warp's instruction."""
+    if gpu.matrix in ("wgmma", "tcgen05") and (tile.held < 64 or dtype == "f64"):
+        return "mma"
+    return gpu.matrix
+
+
+def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tuple[Line, ...]:
+    """Shared memory of a block, in bytes, where products are computed by ``kind``."""
+    size = ITEMSIZE[dtype]
+    vector = dim * size
+    held, moved = tile.held * work.held * vector, tile.moved * work.moved * vector
+    pair = tile.held * tile.moved * size
+    names = ("queries", "keys and values") if work.step != "key" else ("keys and values", "queries and cotangents")
+    if work.step == "query":
+        names = ("queries and cotangents", names[1])
+    emulated = dtype == "f32" and kind != "mfma" and kind != "fma"  # three TF32 products: operands in two parts
+    row = work.statistics * tile.moved * 4 if work.step == "key" else 0
+    lines: list[Line] = []
+
+    def line(what: str, amount: int) -> None:
+        if amount > 0:
+            lines.append(Line(what, amount))
+
+    if kind == "wgmma":
+        line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
+        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
+        line("row statistics", row * (tile.stages - 1))
+        line("alignment", ALIGNMENT if row and tile.stages > 1 else 0)
+    elif kind == "tcgen05":
+        line(names[0], 0 if emulated else held)
+        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
+        if tile.stages > 1 and not emulated:
+            # What a second product reads transposed lives on until that product is done.
+            line(
+                "one more of what is read twice",
+                {"forward": 0, "query": work.keys * tile.moved * vector, "key": moved}[work.step],
+            )
+        line("row statistics", row * max(tile.stages - 1, 0))
+        line("barriers and alignment", ALIGNMENT if tile.stages > 1 else 64)
+    elif kind == "mma":
+        buffers = tile.stages - 1
+        line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
+        once, ahead = _buffered(work, tile, vector, emulated, buffers)
+        line(f"{names[1]} x {buffers} buffers", ahead)
+        line("a tile that is read in two layouts" if buffers else "what moves, a tile at a time", once)
+        if crosses_warps(tile, dim):
+            if work.step == "forward":
+                line("weights, between warps", 0 if emulated and not buffers else pair * (2 if emulated else 1))
+            elif not emulated:
+                line("weights, between warps", pair if buffers else max(pair, 2048 * tile.warps))
+        elif not buffers and work.step != "forward":
+            line("reductions", 512 * tile.warps)
+        line("row statistics", row * buffers)
+    elif kind == "mfma":
+        buffers = tile.stages - 1
+        single = max(tile.held, tile.moved) * vector
+        across = pair if tile.held < 32 * tile.warps else 0
+        if buffers == 0:
+            line("a tile of vectors, one at a time", max(single, across))
+        else:
+            streamed = moved * buffers + across
+            line(f"{names[1]} x {buffers} buffers", moved * buffers)
+            line("weights, between warps", across)
+            line("a tile of vectors before the loop", max(0, single - streamed))
+    else:
+        wide = max(1, 4 // size)  # ordinary multiply-adds read float32
+        line(names[0], held * wide)
+        if size < 4:
+            line("keys, or weights", wide * max(tile.moved * vector, pair))
+        elif work.step == "key":
+            line(names[1], moved)
+            line("weights and cotangents", 2 * pair)
+        else:
+            line("keys", work.keys * tile.moved * vector)
+            line("weights, or values", max(pair, tile.moved * vector))
+            line("rescale", 4 * tile.held if work.step == "forward" else 0)
+    if work.wide and kind != "mfma":
+        line("values and weights, float32", (tile.moved * dim + tile.held * tile.moved) * 4 if size < 4 else 0)
+    return tuple(lines)
+
+
+def _buffered(work: Work, tile: Tile, vector: int, emulated: bool, buffers: int) -> tuple[int, int]:
+    """Bytes of what moves: one tile at a time, and copied ahead. A tile that is an operand twice in float32, in two
+    layouts, is not copied ahead: keys for dq, queries and cotangents for dk and dv."""
+    tile_of_vectors = tile.moved * vector
+    match work.step, emulated:
+        case "key", True:
+            return tile_of_vectors, 0
+        case "query", True if buffers:
+            return work.keys * tile_of_vectors, tile_of_vectors * buffers
+        case "key", False if not buffers:
+            return work.moved * tile_of_vectors, 0
+        case _ if not buffers:
+            return tile_of_vectors, 0
+    return 0, work.moved * tile_of_vectors * buffers
+
+
+def crosses_warps(tile: Tile, dim: int) -> bool:
+    """Whether warps share rows of the scores, so that weights pass through shared memory: Triton puts all warps along
+    the longer side of a chained product, rows only where there are at least as many of them as columns."""
+    return tile.held < dim or tile.held < tile.moved
+
+
+def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind: str) -> tuple[Line, ...]:
+    """Registers of a thread, of 32 bits."""
+    threads = tile.warps * warp
+    size = ITEMSIZE[dtype]
+    wide = 2 if dtype == "f64" else 1
+    pairs = tile.held * tile.moved
+    totals = work.totals * tile.held * dim * wide // threads
+    if kind == "tcgen05":  # sums rest in tensor memory; to be rescaled they pass by halves
+        totals = totals // 2 if work.step == "forward" else 0
+    operands = 0
+    if kind in ("mma", "mfma") and work.step == "forward":
+        operands = work.queries * tile.held * dim * size // (4 * threads)
+    lines = (
+        Line("sums", totals),
+        Line("scores" if work.step == "forward" else "scores and cotangents", work.scores * pairs * wide // threads),
+        Line("weights as operands", pairs * size // (4 * threads)),
+        Line("queries as operands", operands),
+        Line("addresses, indices, fragments", OVERHEAD[work.step]),
+    )
+    return tuple(line for line in lines if line.amount)
+
+
+def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int) -> int:
+    """Columns of tensor memory (sm_100), of 128 rows of 32 bits; a power of two is allocated."""
+    c = tile.moved
+    if dtype == "f32":  # operands rest there too, in two parts each
+        used = {"forward": 3 * c + 3 * dim + 128, "query": 7 * c + 4 * dim, "key": 7 * c + 7 * dim - 64}[work.step]
+    else:
+        used = work.scores * c + work.totals * dim + work.maps * c // 2
+    return max(32, 1 << (used - 1).bit_length()) * (1 if tile.held <= 128 else 2)
+
+
+def occupancy(gpu: Gpu, tile: Tile, shared: int, registers: int, columns: int) -> tuple[int, str]:
+    """Blocks that an SM holds at once, and what limits them. Registers are given to a warp in units of 256."""
+    a_warp = -(-min(registers, gpu.registers_thread) * gpu.warp // 256) * 256
+    by = {
+        "shared memory": gpu.shared_sm // (shared + gpu.shared_reserved) if shared <= gpu.shared_block else 0,
+        "registers": gpu.registers // (a_warp * tile.warps),
+        "warps": gpu.warps // tile.warps,
+        "blocks": gpu.blocks,
+    }
+    if columns:
+        by["tensor memory"] = gpu.tensor_columns // columns
+    least = min(by.values())
+    return least, next(name for name, count in by.items() if count == least)

@@ -1,0 +1,36 @@
+"""A tile: how many queries and keys a block takes at a time, with how many warps and buffers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from attnc.codegen.planner.work import Pass
+
+ITEMSIZE = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+
+
+class Tile(NamedTuple):
+    """``held`` rows stay in the block (queries; keys in the pass by keys), ``moved`` rows of the other axis stream
+    through it. ``stages``: Triton's num_stages. A tuple, for the planner makes thousands."""
+
+    step: Pass
+    held: int
+    moved: int
+    warps: int
+    stages: int
+
+    @property
+    def block_m(self) -> int:
+        return self.moved if self.step == "key" else self.held
+
+    @property
+    def block_n(self) -> int:
+        return self.held if self.step == "key" else self.moved
+
+    def __str__(self) -> str:
+        return f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages"
+
+
+def padded(dim: int) -> int:
+    """The power of two that holds a vector, at least 16: what a kernel computes with."""
+    return max(16, 1 << (dim - 1).bit_length())

@@ -1,0 +1,150 @@
+"""What a kernel does, counted from the lowered program: tiles that stay and that move, operations of a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from attnc.codegen.lower import Group, Program
+from attnc.dsl.ir import (
+    Apply,
+    Const,
+    Drawn,
+    Expr,
+    Fn,
+    Index,
+    Kind,
+    Listed,
+    Load,
+    Offset,
+    Size,
+    Symbol,
+    children,
+    postorder,
+)
+
+Pass = Literal["forward", "query", "key"]
+PASSES: tuple[Pass, ...] = ("forward", "query", "key")
+
+# Instructions on the special-function unit that an operation takes, beside its ordinary ones.
+_SPECIAL = {
+    Fn.EXP: 1, Fn.EXP2: 1, Fn.EXPM1: 2, Fn.LOG: 1, Fn.LOG1P: 2, Fn.SQRT: 1, Fn.RSQRT: 1, Fn.DIV: 1, Fn.TANH: 2,
+    Fn.SIGMOID: 2, Fn.ELU: 3, Fn.SOFTPLUS: 4, Fn.POW: 2, Fn.SIN: 1, Fn.COS: 1, Fn.ERF: 1,
+}  # fmt: skip
+_VECTOR = {
+    Fn.TANH: 8, Fn.SIGMOID: 3, Fn.ELU: 8, Fn.SOFTPLUS: 8, Fn.POW: 12, Fn.EXPM1: 6, Fn.LOG1P: 6, Fn.ERF: 12, Fn.DIV: 2,
+    Fn.SIN: 8, Fn.COS: 8, Fn.CLAMP: 2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
+    the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
+    pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32. The rest is per pair:
+    ``vector`` float32 operations, ``special`` ones, ``integer`` ones, and ``mask`` ones that a partial tile adds."""
+
+    step: Pass
+    queries: int
+    keys: int
+    maps: int
+    dots: int
+    held: int
+    moved: int
+    totals: int
+    scores: int
+    products: int
+    wide: bool
+    statistics: int
+    strips: int
+    vector: float
+    special: float
+    integer: float
+    mask: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether the kernel has the structure that the calibration compiled: one query, key, value and weight."""
+        return self.queries == self.keys == self.maps == self.dots == 1 and not self.wide and not self.strips
+
+
+def work(program: Program, step: Pass) -> Work:
+    """The heaviest group's: one table of tiles serves them all."""
+    return max((_group(group, step) for group in program.groups), key=lambda item: (item.products, item.vector))
+
+
+def _group(group: Group, step: Pass) -> Work:
+    scores = [item.score if item.exponential else item.weight for item in group.maps]
+    masks = [item.mask for item in group.maps]
+    gradients = [
+        part for item in group.maps for part in item.dot_gradients if part != Const(kind=Kind.FLOAT, value=0.0)
+    ]
+    score = _count(scores)
+    backward = _count([*scores, *gradients]) if step != "forward" else score
+    maps = len(group.maps)
+    exponential = sum(item.exponential for item in group.maps)
+    # Online softmax: max, subtract, sum; the backward: subtract, subtract, multiply.
+    vector = (3 if step == "forward" else 4) * maps + backward.vector
+    queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
+    by_query = step != "key"
+    return Work(
+        step=step,
+        queries=queries,
+        keys=keys,
+        maps=maps,
+        dots=dots,
+        held=(queries if by_query else keys + 1) + (maps if step == "query" else 0),
+        moved=keys + 1 if by_query else queries + maps,
+        totals={"forward": maps, "query": queries, "key": keys + 1}[step],
+        scores=dots if step == "forward" else dots + maps,
+        products={"forward": dots + maps, "query": 2 * dots + maps, "key": 2 * dots + 2 * maps}[step],
+        wide=exponential < maps,
+        statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
+        strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
+        vector=vector,
+        special=exponential + backward.special,
+        integer=1.0 * maps + backward.integer,
+        mask=2 * maps + _count(masks).integer,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    vector: float
+    special: float
+    integer: float
+
+
+def _count(roots: Iterable[Expr]) -> _Counts:
+    """Operations that every pair takes: those that vary with i and with j."""
+    varies: dict[Expr, int] = {}
+    vector = special = integer = 0.0
+    for node in postorder(*roots):
+        match node:
+            case Index(axis="i"):
+                found = 1
+            case Index(axis="j"):
+                found = 2
+            case Symbol(kind=Kind.FLOAT):  # a dot, a score, its cotangent
+                found = 3
+            case Drawn() | Listed():
+                found = 3
+                integer += 4
+            case Const() | Size() | Offset():
+                found = 0
+            case _:
+                found = 0
+                for child in children(node):
+                    found |= varies[child]
+        varies[node] = found
+        if found != 3 or not isinstance(node, Apply | Load):
+            continue
+        if isinstance(node, Load):
+            integer += 2
+        elif node.kind is Kind.FLOAT:
+            vector += _VECTOR.get(node.fn, 1)
+            special += _SPECIAL.get(node.fn, 0)
+        else:
+            integer += 4 if node.fn in (Fn.FLOORDIV, Fn.MOD) else 1
+    return _Counts(vector=vector, special=special, integer=integer)
