@@ -15,23 +15,34 @@ from attnc.codegen.planner.targets import Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile
 from attnc.codegen.planner.work import Work
 
-# Clocks a tile waits at barriers and for the first result of each product, while its own block has nothing else to do.
+# Clocks a tile waits for barriers and for the first result of each product, while its own block does nothing else;
+# the more where warps share rows, for weights and row sums pass between them. Fitted to runtime/machine's estimates.
 WAIT = 60
-# Clocks from a copy's issue to its data, from L2: what buffers ahead have to cover.
+CROSSING = 300
+# Clocks from a copy's issue to its data, from L2: what buffers ahead have to cover. Microbenchmarks have 250 to 600.
 MEMORY = 600
+# Bytes a clock that an SM reads from L2: 5,120 a clock for the 108 SMs of an A100 (its whitepaper), less elsewhere.
+L2 = 32
+# The length that tiles are ranked for where no shape is given, and the clocks in which a block begins and ends.
+LENGTH = 2048
+BLOCK = 1500
+
+
+PIPES = ("matrix units", "special functions", "fp32", "integers", "shared memory", "issue", "L2", "tensor memory")
 
 
 class Clocks(NamedTuple):
-    """Clocks of one tile of pairs on an SM, by pipe; ``tile`` is what it takes with everything overlapped as far as
+    """Clocks of one tile of pairs on an SM: of every pipe of PIPES; ``tile`` is what it takes, overlapped as far as
     ``contexts`` allow."""
 
-    pipes: tuple[tuple[str, float], ...]
+    pipes: tuple[float, ...]
     tile: float
     contexts: float
 
     @property
     def bound(self) -> str:
-        return max(self.pipes, key=lambda item: item[1])[0]
+        """The busiest pipe."""
+        return PIPES[self.pipes.index(max(self.pipes))]
 
 
 def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, *, partial: bool = False) -> Clocks:
@@ -39,59 +50,64 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     size = ITEMSIZE[dtype]
     kind = matrix(tile, dtype, gpu)
     pairs = tile.held * tile.moved
-    rate = gpu.tensor[dtype] * (gpu.warp_rate if kind == "mma" else 1.0)
-    products = pairs * dim * work.products / rate
+    vector = dim * size
+    crossing = kind == "mma" and crosses_warps(tile, dim)
+    products = pairs * dim * work.products / gpu.tensor[dtype]
+    if kind == "mma":
+        products /= gpu.warp_rate
+        if not crossing and 16 * tile.warps > tile.held:  # more warps than rows: some compute the same
+            products *= 16 * tile.warps / tile.held
     if work.wide:  # weights that are no exponentials are multiplied in float32
         narrow = work.dots / work.products
         products *= narrow + (1 - narrow) * max(1.0, gpu.tensor[dtype] / gpu.tensor["f32"])
     special = pairs * work.special / gpu.special
-    rescale = work.totals * tile.held * dim if work.step == "forward" and not work.wide else 0
-    fp32 = (pairs * work.vector + rescale) / gpu.fp32
+    rescaled = work.totals * tile.held * dim if work.step == "forward" and not work.wide else 0
+    fp32 = (pairs * work.vector + rescaled) / gpu.fp32
     integer = pairs * (work.integer + 0.5 * work.maps + (work.mask if partial else 0)) / gpu.integer
-    shared = _shared_bytes(work, tile, dim * size, size, kind) / gpu.shared_bandwidth
-    if crosses_warps(tile, dim) and kind == "mma":
-        shared += 2 * pairs * size / gpu.shared_bandwidth
+    crossed = 2 * pairs * size if crossing else 0
+    shared = (_shared_bytes(work, tile, vector, kind, crossing) + crossed) / gpu.shared_bandwidth
     issue = (fp32 * gpu.fp32 + special * gpu.special + integer * gpu.integer) / 128 + shared / 4
-    pipes = [
-        ("matrix", products),
-        ("special", special),
-        ("fp32", fp32),
-        ("integer", integer),
-        ("shared", shared),
-        ("issue", issue),
-    ]
+    memory = work.moved * tile.moved * vector / L2
+    columns = 0.0
     if kind == "tcgen05":  # a register a thread and clock: scores out, weights in, sums both ways for a rescale
-        passed = (
-            work.scores * pairs
-            + work.maps * pairs / 2
-            + (2 * work.totals * tile.held * dim if work.step == "forward" else 0)
-        )
-        pipes.append(("tensor memory", passed / 128))
-        contexts = float(max(blocks, 1))
-    else:
-        contexts = max(1.0, tile.warps / 4 * blocks)
-    busiest = max(amount for _, amount in pipes)
+        columns = (work.scores * pairs + work.maps * pairs / 2 + 2 * rescaled) / 128
+    contexts = float(max(1, blocks)) if kind == "tcgen05" else max(1.0, tile.warps / 4 * blocks)
+    busiest = max(products, special, fp32, integer, shared, issue, memory, columns)
     # Operands are read while a product runs; what is beyond it is not hidden by it.
-    alone = sum(amount for name, amount in pipes if name not in ("shared", "issue")) + max(0.0, shared - products)
-    alone += WAIT * (work.products if kind != "mma" else 1)
+    alone = products + special + fp32 + integer + columns + max(0.0, shared - products)
+    alone += CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products)
     ahead = tile.stages - (1.5 if kind in ("mma", "mfma") else 1.0)
     alone += max(0.0, MEMORY - ahead * alone)
     return Clocks(
-        pipes=tuple(pipes), tile=max(busiest, (alone + (contexts - 1) * busiest) / contexts), contexts=contexts
+        pipes=(products, special, fp32, integer, shared, issue, memory, columns),
+        tile=max(busiest, (alone + (contexts - 1) * busiest) / contexts),
+        contexts=contexts,
     )
 
 
-def _shared_bytes(work: Work, tile: Tile, vector: int, size: int, kind: str) -> float:
+def overhead(work: Work, tile: Tile, dtype: str, dim: int, blocks: int) -> float:
+    """Clocks of an SM that a block takes beside its tiles: its rows come in, its sums go out."""
+    size = ITEMSIZE[dtype]
+    return BLOCK / max(1, blocks) + tile.held * dim * (work.held * size + 2 * work.totals * size) / L2
+
+
+def price(work: Work, tile: Tile, dtype: str, dim: int, cost: Clocks, blocks: int, length: int = LENGTH) -> float:
+    """Clocks of an SM for a pair, a block's beginning and end spread over its tiles: what candidates are ranked by."""
+    return (cost.tile + overhead(work, tile, dtype, dim, blocks) * tile.moved / length) / (tile.held * tile.moved)
+
+
+def _shared_bytes(work: Work, tile: Tile, vector: int, kind: str, crossing: bool) -> float:
     """Bytes through shared memory for one tile: what moves is written once, and read by every product."""
     moved, held = tile.moved * vector, tile.held * vector
     written = work.moved * moved
     match kind:
-        case "wgmma" | "tcgen05":
-            rows = 64 if kind == "wgmma" else 128
-            return written + work.products * moved * max(1, tile.held // rows) + work.held * held
-        case "mma" | "mfma":
-            if crosses_warps(tile, vector // size) and kind == "mma":
-                return written + work.products * (held * tile.warps + moved)
+        case "wgmma":
+            return written + work.products * moved * max(1, tile.held // 64) + work.held * held
+        case "tcgen05":
+            return written + work.products * moved * max(1, tile.held // 128) + work.held * held
+        case "fma":  # two operands of 4 bytes for each multiply-add, shared by 4 x 4 of a thread's
+            return written + work.products * tile.held * tile.moved * vector * 0.5
+        case _ if crossing:
+            return written + work.products * (held * tile.warps + moved)
+        case _:
             return written + work.products * moved * tile.warps + (work.held * held if work.step != "forward" else 0)
-    # Ordinary multiply-adds on 4 x 4 registers: two operands of 16 bytes for 16 of them.
-    return written + work.products * tile.held * tile.moved * (vector // size) * 2.0

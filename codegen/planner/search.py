@@ -10,15 +10,15 @@ from importlib.resources import files
 from typing import Any
 
 from attnc.codegen.planner.budget import Budget, budget
-from attnc.codegen.planner.cost import Clocks, clocks
+from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.planner.work import Work
 
-# Rows that stay, rows that move, warps. A warp has 16 rows or more (a wavefront 32), a warp group 64.
+# Rows that stay, rows that move, warps: a warp has 16 rows (a wavefront 32), so that warps share none.
 SHAPES = (
-    (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 64, 4), (64, 64, 8), (64, 32, 4),
-    (64, 32, 8), (64, 16, 4), (32, 32, 4), (32, 16, 4), (16, 16, 4),
+    (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4),
+    (128, 16, 8), (64, 16, 4), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 1),
 )  # fmt: skip
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
@@ -34,7 +34,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The tile taken. ``refused``: what is cheaper by the model, and why not; ``spill``: bytes a thread, where
+    """The tile taken. ``refused``: what does not fit, and why; ``spill``: bytes a thread, where
     nothing that fits does without."""
 
     tile: Tile
@@ -75,8 +75,8 @@ def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
 
 def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
     """Rows that stay, rows that move, warps: every shape that is considered, large ones first."""
-    for held, moved, warps in SHAPES[-6:] if dim > LARGE or dtype == "f64" else SHAPES:
-        if gpu.warp == 32 or held >= 16 * warps:
+    for held, moved, warps in SHAPES if _priced(dtype, dim) else SHAPES[-7:]:
+        if gpu.warp == 32 or held >= 32 * warps or held <= 32:
             yield held, moved, warps
 
 
@@ -84,7 +84,7 @@ def stages(dtype: str, dim: int, gpu: Gpu) -> tuple[int, ...]:
     """Triton's num_stages, the one preferred first."""
     if gpu.matrix == "fma":
         return (1,)
-    return (2, 1) if dim > LARGE or dtype == "f64" or gpu.matrix == "mfma" else (3, 2)
+    return (3, 2) if _priced(dtype, dim) and gpu.matrix != "mfma" else (2, 1)
 
 
 def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget) -> Refusal | None:
@@ -107,46 +107,56 @@ def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget)
 
 
 def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Choice | None:
-    """The cheapest candidate on ``gpu`` that fits every GPU of ``members``. Where all that fit spill, the one that
-    spills least; None where none fits."""
-    counts = stages(dtype, dim, gpu)
-    priced: list[tuple[float, Tile, Budget, Clocks]] = []
-    for place, (held, moved, warps) in enumerate(shapes(dtype, dim, gpu)):
-        for count in counts:
+    """The cheapest candidate on ``gpu`` that fits every GPU of ``members``; of large vectors the largest. Where all
+    that fit spill, the one that spills least; None where none fits."""
+    ranked: list[tuple[float, int, Tile, Budget, Clocks]] = []
+    refused: list[Refusal] = []
+    for held, moved, warps in shapes(dtype, dim, gpu):
+        most = -1
+        for count in stages(dtype, dim, gpu):
             tile = Tile(work.step, held, moved, warps, count)
             found = budget(work, tile, dtype, dim, gpu)
-            if found.blocks == 0 and count != counts[-1]:
-                continue
-            cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
-            price = (
-                place + 1.0 / count
-                if len(counts) == 2 and counts[-1] == 1 and gpu.matrix != "mfma"
-                else cost.tile / (held * moved)
-            )
-            priced.append((price, tile, found, cost))
-    priced.sort(key=lambda item: item[0])
-    refused: list[Refusal] = []
-    for _, tile, found, cost in priced:
-        reason = _gravest(work, tile, dtype, dim, members, found, gpu)
+            reason = fault(work, tile, dtype, dim, gpu, found)
+            if reason is None and not _priced(dtype, dim):
+                reason = _elsewhere(work, tile, dtype, dim, gpu, members)
+            if reason is not None:
+                refused.append(reason)
+            elif found.blocks > most:  # a buffer less pays where it lets an SM hold one more block
+                most = found.blocks
+                cost = clocks(work, tile, dtype, dim, gpu, most)
+                rank = price(work, tile, dtype, dim, cost, most) if _priced(dtype, dim) else 0.0
+                ranked.append((rank, len(ranked), tile, found, cost))
+            if found.limits != "shared memory":
+                break
+        if ranked and not _priced(dtype, dim):
+            break
+    ranked.sort()
+    for _, _, tile, found, cost in ranked:
+        reason = _elsewhere(work, tile, dtype, dim, gpu, members)
         if reason is None:
             return Choice(tile=tile, dtype=dtype, dim=dim, budget=found, clocks=cost, refused=tuple(refused))
         refused.append(reason)
-    spilling = [(reason.spill, place) for place, reason in enumerate(refused) if reason.spill is not None]
+    spilling = [(item.spill, place) for place, item in enumerate(refused) if item.spill is not None]
     if not spilling:
         return None
     least, place = min(spilling)
-    _, tile, found, cost = priced[place]
+    tile = refused[place].tile
+    found = budget(work, tile, dtype, dim, gpu)
+    cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
     return Choice(tile=tile, dtype=dtype, dim=dim, budget=found, clocks=cost, refused=tuple(refused), spill=least)
 
 
-def _gravest(
-    work: Work, tile: Tile, dtype: str, dim: int, members: tuple[Gpu, ...], found: Budget, gpu: Gpu
-) -> Refusal | None:
-    """The gravest fault on any member: one that a launch refuses before one that costs time."""
-    faults = [
-        fault(work, tile, dtype, dim, member, found if member is gpu else budget(work, tile, dtype, dim, member))
+def _priced(dtype: str, dim: int) -> bool:
+    return dim <= LARGE and dtype != "f64"
+
+
+def _elsewhere(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Refusal | None:
+    """The gravest fault on another member: one that a launch refuses before one that costs time."""
+    faults = (
+        fault(work, tile, dtype, dim, member, budget(work, tile, dtype, dim, member))
         for member in members
-    ]
+        if member is not gpu
+    )
     return max(
         (item for item in faults if item is not None),
         key=lambda item: (item.spill is None, item.spill or 0),
