@@ -10,9 +10,21 @@ from attnc.runtime.aot import Compiled, Tiling, compile_kernels
 from attnc.runtime.machine import amd, model
 from attnc.runtime.machine.architectures import ARCHITECTURES
 from attnc.runtime.machine.disassembly import disassemble
-from attnc.runtime.machine.facts import CAVEAT, KernelFacts, LoopFacts, as_json, as_text
+from attnc.runtime.machine.facts import CAVEAT, KernelFacts, LoopFacts
+from attnc.runtime.machine.gates import Miss, misses
+from attnc.runtime.machine.report import as_json, as_text
 
-__all__ = ["CAVEAT", "KernelFacts", "LoopFacts", "as_json", "as_text", "inspect", "inspect_kernel"]
+__all__ = [
+    "CAVEAT",
+    "KernelFacts",
+    "LoopFacts",
+    "Miss",
+    "as_json",
+    "as_text",
+    "inspect",
+    "inspect_kernel",
+    "misses",
+]
 
 
 def inspect(

@@ -1,9 +1,9 @@
-"""What is said of a kernel's machine code, as data and as text. Every figure is static: nothing was run."""
+"""What is said of a kernel's machine code. Every figure is static: nothing was run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from attnc.codegen.plan import Pass
 from attnc.runtime.machine.architectures import Occupancy
@@ -22,7 +22,8 @@ class LoopFacts:
     one iteration of one warp; ``*_per_score`` are instructions of a thread for each pair and map. ``clocks`` and
     ``least_clocks`` are those of an SM for 1024 scores: estimated, and the least that the busiest pipe (``bound``)
     permits. ``est`` and ``limit`` are the same as shares of the dense bf16 peak in percent, all of a loop's products
-    counted. ``products`` are those products in units of (pairs x head dim); ``waits`` are the waits for wgmma."""
+    counted. ``products`` are those products in units of (scores x head dim); ``waits`` are the waits for wgmma;
+    ``descriptors`` says whether tiles are loaded by TMA."""
 
     tiles: str
     address: int
@@ -37,17 +38,13 @@ class LoopFacts:
     waits: int
     spills: int
     atomics: int
+    descriptors: bool
     bound: str
     pipes: Mapping[str, float]
     clocks: float
     least_clocks: float
     est: float
     limit: float
-
-    @property
-    def serialized(self) -> bool:
-        """Whether ptxas gave up on asynchronous wgmma: more than one wait for each product of the tile."""
-        return self.waits > max(1.0, self.products)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,42 +85,3 @@ class KernelFacts:
             if loop.tiles in (tiles, "all"):
                 return loop
         raise LookupError(f"{self.kernel} for {self.target} has no hot loop of {tiles} tiles")
-
-
-def as_json(facts: Sequence[KernelFacts]) -> dict[str, object]:
-    """All of it, with the caveat, for ``json.dumps``."""
-    return {"caveat": CAVEAT, "kernels": [asdict(item) for item in facts]}
-
-
-def as_text(facts: Sequence[KernelFacts]) -> str:
-    """For people, the caveat last."""
-    return "\n".join([*(line for item in facts for line in _kernel(item)), CAVEAT])
-
-
-def _kernel(facts: KernelFacts) -> list[str]:
-    lines = [
-        f"{facts.kernel} for {facts.target}, {facts.dtype}, head dim {facts.dim}",
-        f"  tile       {facts.block_m} queries x {facts.block_n} keys, {facts.warps} warps, {facts.stages} stages",
-        f"  registers  {facts.registers} a thread, {facts.stack} bytes of stack, {facts.spills} spills and reloads "
-        f"({facts.hot_spills} in hot loops)",
-        f"  shared     {facts.shared} bytes a block"
-        + (f", {facts.tensor_columns} columns of tensor memory" if facts.tensor_columns else ""),
-    ]
-    if facts.occupancy is not None:
-        held = facts.occupancy
-        text = f"{held.blocks} blocks, {held.warps} warps an SM (limit: {held.limit})"
-        lines.append(f"  occupancy  {text if held.blocks else f'it cannot be launched: {held.limit}'}")
-    if facts.note:
-        lines.append(f"  note       {facts.note}")
-    for loop in facts.loops:
-        lines += [
-            f"  {loop.tiles} tiles, loop at {loop.address:#x}: est {loop.est:.0f}% of the bf16 peak, at most "
-            f"{loop.limit:.0f}% ({loop.bound}); {loop.clocks:.0f} clocks for 1024 scores",
-            f"    a score    {loop.instructions_per_score:.1f} instructions: fp32 {loop.fp32_per_score:.2f}, "
-            f"integer {loop.integer_per_score:.2f}, special {loop.special_per_score:.2f}, "
-            f"memory {loop.memory_per_score:.2f}",
-            f"    iteration  {loop.instructions} instructions, {loop.spills} spills, {loop.waits} waits for wgmma"
-            + (": serialized" if loop.serialized else ""),
-            "    clocks     " + ", ".join(f"{name} {value:.0f}" for name, value in loop.pipes.items()),
-        ]
-    return lines

@@ -90,6 +90,7 @@ def _facts(
         waits=sum(code[number].opcode.startswith("WARPGROUP.DEPBAR") for number in numbers),
         spills=opcodes["LDL"] + opcodes["STL"],
         atomics=sum(opcodes[name] for name in ATOMICS),
+        descriptors=kinds["tma"] > 0,
         bound=next(iter(cycles)),
         pipes=cycles,
         clocks=1024 * est / scores,

@@ -51,15 +51,12 @@ def fixed(target: str) -> dict[str, Any]:
 def example(name: str, target: str, dim: str, passes: str) -> list[dict[str, Any]]:
     from attnc.dsl.frontend import compile_text
     from attnc.dsl.source import Source
-    from attnc.runtime.machine import inspect
+    from attnc.runtime.machine import inspect, misses
 
     path = ROOT / "examples" / f"{name}.attn"
     construct = compile_text(Source(name=path.name, text=path.read_text()), {})
     facts = inspect(construct, target, "bf16", int(dim), passes=passes.split("+"))  # type: ignore[arg-type]
-    return [
-        asdict(item) | {"loops": [asdict(loop) | {"serialized": loop.serialized} for loop in item.loops]}
-        for item in facts
-    ]
+    return [asdict(item) | {"misses": [asdict(miss) for miss in misses(item)]} for item in facts]
 
 
 def main(jobs: list[str]) -> Iterator[str]:
