@@ -26,7 +26,7 @@ def compiled() -> dict[str, dict[str, Any]]:
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     paths = [str(ROOT / "tests" / "_typing"), str(ROOT)]
     env["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-m", "tests.backends.aot_worker"]
+    command = [sys.executable, "-P", "-m", "tests.backends.aot_worker"]
     running = [
         subprocess.Popen([*command, *JOBS[part::2]], env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for part in range(2)
