@@ -31,11 +31,16 @@ class Reads:
 def evaluate(roots: Sequence[Expr], leaves: Mapping[Expr, Array | int], reads: Reads) -> list[Array]:
     """The values of expressions, broadcast as their leaves are. Raises KeyError for a leaf or input without a value."""
     known: dict[Expr, Array] = {node: np.asarray(value) for node, value in leaves.items()}
+    complete(roots, known, reads)
+    return [known[root] for root in roots]
+
+
+def complete(roots: Sequence[Expr], known: dict[Expr, Array], reads: Reads) -> None:
+    """The values of expressions and of all below them, added to what is known."""
     with np.errstate(all="ignore"):
         for node in postorder(*roots):
             if node not in known:
                 known[node] = _value(node, known, reads)
-    return [known[root] for root in roots]
 
 
 def _value(node: Expr, known: Mapping[Expr, Array], reads: Reads) -> Array:

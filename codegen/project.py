@@ -81,8 +81,9 @@ class Piece:
     ``limits``   comparisons of a function of the tile with a function of the inner position
     ``opaque``   conditions that are left out: the set is too large
 
-    Without ``opaque`` the set is exact: for any consecutive rows, or, if ``single``, for one row at a time. ``close``:
-    rows that satisfy ``rows`` may not be left out in between. ``own``: bounds hold of every pair of equal positions."""
+    Without ``opaque`` the set is exact: for any consecutive rows, or, if ``single``, for one row at a time. ``lower``,
+    ``upper``: whether the inner position bounds the outer one from below, from above. ``own``: those bounds hold of
+    every pair of equal positions."""
 
     when: tuple[Expr, ...]
     lows: tuple[Expr, ...]
@@ -94,7 +95,8 @@ class Piece:
     steps: tuple[Step, ...]
     limits: tuple[Limit, ...]
     opaque: tuple[Expr, ...]
-    close: bool
+    lower: bool
+    upper: bool
     single: bool
     own: bool
 
@@ -286,7 +288,8 @@ class _Elimination:
             steps=tuple(self.steps),
             limits=tuple(self.limits),
             opaque=tuple(self.opaque),
-            close=bool(arcs or self.steps or (below and above)),
+            lower=bool(below),
+            upper=bool(above),
             single=self.single or len(arcs) > 1,
             own=own,
         )

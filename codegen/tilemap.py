@@ -10,7 +10,7 @@ stated budget goes; beyond it is called partial, and the map is not exact.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ from attnc.dsl.ir import Side as Sequence
 
 EMPTY, PARTIAL, FULL = 0, 1, 2
 
+_ROWS = 1024  # rows of tiles mapped at once where nothing is made for a position: they fit a cache
+_NO_TILES, _NO_KINDS = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int8)
 _FIRST, _LAST = symbol("first", Kind.INT), symbol("last", Kind.INT)
 
 
@@ -105,30 +107,24 @@ def tile_map(
     reads = Reads(tensors=tensors, draw=draw)
     plan = analyse(mask, "j" if transposed else "i")
     batches, heads = _leading(mask, B, H, len(offsets))
-    parts: list[Runs] = []
-    kinds: list[Array] = []
+    step = _ROWS * block[transposed] if plan.closed else max(N, M)
+    parts: list[_Lines] = []
     why: dict[str, None] = {}
-    line = 0
-    width = 0
     for b in range(batches):
         start = int(offsets[min(b, len(offsets) - 1)])
         queries = Side(axis="i", start=start, count=N, block=block[0])
         keys = Side(axis="j", start=kv_offset, count=M, block=block[1])
         outer, inner = (keys, queries) if transposed else (queries, keys)
-        width = inner.tiles + 1
         for h in range(heads):
             leaves: dict[Expr, Array | int] = {index("b"): b, index("h"): h}
             leaves |= {offset(Sequence.QUERY): start, offset(Sequence.KEY): kv_offset}
             leaves |= {size(name): value for name, value in lengths.items()}
-            grid = Grid(outer=outer, inner=inner, first=_FIRST, last=_LAST, leaves=leaves, reads=reads)
-            runs, kind = _mapped(plan, grid, why)
-            parts.append(Runs(first=runs.first + line * width, last=runs.last + line * width))
-            kinds.append(kind)
-            line += outer.tiles
-    first = np.concatenate([part.first for part in parts]) if parts else np.zeros(0, dtype=np.int64)
-    last = np.concatenate([part.last for part in parts]) if parts else np.zeros(0, dtype=np.int64)
-    rows = first // max(width, 1)
+            for at in range(0, outer.count, step):
+                rows = replace(outer, start=outer.start + at, count=min(step, outer.count - at))
+                grid = Grid(outer=rows, inner=inner, first=_FIRST, last=_LAST, leaves=leaves, reads=reads)
+                parts.append(_lines(*_mapped(plan, grid, why), grid))
     tiles = (-(-M // block[1]), -(-N // block[0])) if transposed else (-(-N // block[0]), -(-M // block[1]))
+    counts = np.concatenate([np.zeros(1, dtype=np.int64), *(part.counts for part in parts)])
     return TileMap(
         block=block,
         lengths=(N, M),
@@ -136,10 +132,30 @@ def tile_map(
         transposed=transposed,
         exact=not why,
         why=tuple(why),
-        offsets=np.searchsorted(rows, np.arange(line + 1)),
-        starts=(first - rows * width).astype(np.int32),
-        stops=(last - rows * width + 1).astype(np.int32),
-        kinds=np.concatenate(kinds) if kinds else np.zeros(0, dtype=np.int8),
+        offsets=np.cumsum(counts, out=counts),
+        starts=np.concatenate([_NO_TILES, *(part.starts for part in parts)]),
+        stops=np.concatenate([_NO_TILES, *(part.stops for part in parts)]),
+        kinds=np.concatenate([_NO_KINDS, *(part.kinds for part in parts)]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lines:
+    """Some rows of a TileMap: how many runs each has, and the runs."""
+
+    counts: Array
+    starts: Array
+    stops: Array
+    kinds: Array
+
+
+def _lines(runs: Runs, kinds: Array, grid: Grid) -> _Lines:
+    row = runs.first // grid.width
+    return _Lines(
+        counts=np.bincount(row, minlength=grid.outer.tiles),
+        starts=(runs.first - row * grid.width).astype(np.int32),
+        stops=(runs.last - row * grid.width + 1).astype(np.int32),
+        kinds=kinds,
     )
 
 
@@ -162,6 +178,14 @@ class Plan:
     live: tuple[Piece, ...]
     dead: tuple[Piece, ...]
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing has to be looked at position by position."""
+        return not any(
+            piece.single or piece.rows or piece.columns or piece.tables or piece.steps or piece.limits
+            for piece in (*self.live, *self.dead)
+        )
+
 
 @lru_cache(maxsize=256)
 def analyse(mask: Expr, outer: Axis) -> Plan:
@@ -178,7 +202,7 @@ def analyse(mask: Expr, outer: Axis) -> Plan:
 
 def _mapped(plan: Plan, grid: Grid, why: dict[str, None]) -> tuple[Runs, Array]:
     """Runs of live tiles of one (b, h) and the kind of each."""
-    if not (grid.outer.count and grid.inner.count):
+    if not grid.inner.count:
         nothing = np.zeros(0, dtype=np.int64)
         return Runs(first=nothing, last=nothing), np.zeros(0, dtype=np.int8)
     reasons: dict[str, None] = {}

@@ -8,11 +8,11 @@ sees intervals of inner positions; an interval touches a run of tiles. Nothing i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from attnc.codegen.arrays import Array, Reads, drawn, evaluate
+from attnc.codegen.arrays import Array, Reads, complete, drawn, evaluate
 from attnc.codegen.build import index
 from attnc.codegen.project import Arc, Limit, Piece, Step
 from attnc.codegen.tell import tell
@@ -128,6 +128,8 @@ class Grid:
     leaves: Mapping[Expr, Array | int]
     reads: Reads
     tables: dict[Expr, tuple[Array, _Sets] | None] = field(default_factory=dict)
+    known: dict[Axis, dict[Expr, Array]] = field(default_factory=dict)
+    directions: dict[tuple[Expr, Axis], int] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -184,12 +186,13 @@ class Grid:
                 cuts.append(found[0])
         if single and outer.count > WORK:
             why, single = [*why, "its conditions are joined row by row, and there are too many rows"], False
+        close = bool(piece.arcs or piece.steps or (piece.lower and piece.upper))
         live = self._all(piece.rows, outer)
         if live is None and not cuts and not single:
             rows = np.arange(outer.tiles, dtype=np.int64)
             first = outer.start + rows * block
             last = np.minimum(first + block, outer.start + outer.count) - 1
-        elif live is not None and not cuts and not single and not piece.close:  # only the outermost rows matter
+        elif live is not None and not cuts and not single and not close:  # only the outermost rows matter
             at = np.flatnonzero(live)
             rows, begins = np.unique(at // block, return_index=True)
             first = outer.start + at[begins]
@@ -211,11 +214,23 @@ class Grid:
     def _of_tiles(self, roots: Sequence[Expr], strips: _Strips) -> list[Array]:
         return evaluate(roots, {**self.leaves, self.first: strips.first, self.last: strips.last}, self.reads)
 
-    def _along(self, root: Expr, side: Side, positions: Array | None = None) -> Array:
+    def _along(self, root: Expr, side: Side) -> Array:
         """The values of an expression at every position of a side."""
-        places = side.positions if positions is None else positions
-        (value,) = evaluate((root,), {**self.leaves, index(side.axis): places}, self.reads)
-        return np.broadcast_to(value, places.shape)
+        known = self.known.setdefault(
+            side.axis,
+            {**{leaf: np.asarray(value) for leaf, value in self.leaves.items()}, index(side.axis): side.positions},
+        )
+        complete((root,), known, self.reads)
+        return np.broadcast_to(known[root], (side.count,))
+
+    def _direction(self, root: Expr, side: Side) -> int:
+        """1 for values that never fall along a side, -1 for those that never rise, 0 for others."""
+        found = self.directions.get((root, side.axis))
+        if found is None:
+            values = self._along(root, side)
+            rises, falls = (values[1:] >= values[:-1]).all(), (values[1:] <= values[:-1]).all()
+            found = self.directions[root, side.axis] = 1 if rises else -1 if falls else 0
+        return found
 
     def _all(self, conditions: Sequence[Expr], side: Side) -> Array | None:
         """Where all conditions of one position hold; None for none."""
@@ -229,46 +244,53 @@ class Grid:
         """Why a piece's steps cannot be told exactly, if so, and whether it takes one row at a time."""
         if not piece.steps:
             return [], piece.single
-        why = [_unsorted(step.inner) for step in piece.steps if not _monotone(self._along(step.inner, self.inner))]
+        why = [_unsorted(step.inner) for step in piece.steps if not self._direction(step.inner, self.inner)]
+        if why or piece.single or piece.arcs:
+            return why, piece.single or not why
+        directions = [self._direction(step.outer, self.outer) for step in piece.steps]
+        if len(directions) == 1 and not piece.lower and not piece.upper:
+            return [], False
+        if all(directions) and not ((piece.lower or min(directions) < 0) and (piece.upper or max(directions) > 0)):
+            return [], False  # bounds of one side only
         start = min(self.outer.start, self.inner.start)
         stop = max(self.outer.start + self.outer.count, self.inner.start + self.inner.count)
-        if (
-            why
-            or piece.single
-            or piece.arcs
-            or not piece.own
-            or stop - start > 4 * (self.outer.count + self.inner.count)
-        ):
-            return why, piece.single or not why
-        together = np.arange(start, stop)
-        own = all(step.own and _monotone(self._along(step.outer, self.outer, together)) for step in piece.steps)
-        return [], not own
+        if not piece.own or stop - start > 4 * (self.outer.count + self.inner.count):
+            return [], True
+        both = Side(axis=self.outer.axis, start=start, count=stop - start, block=self.outer.block)
+        grid = self if both == self.outer else replace(self, outer=both, known={}, directions={})
+        return [], not all(step.own and grid._direction(step.outer, both) for step in piece.steps)
 
     def _stepped(self, strips: _Strips, step: Step) -> _Strips:
         """Where ``outer + inner <= 0`` for some outer position of the strip: from the first inner position to the
         last that is small enough."""
-        values, across = self._along(step.outer, self.outer), self._along(step.inner, self.inner)
         if not len(strips):
             return strips
+        values = self._along(step.outer, self.outer)
         begin, end = strips.first - self.outer.start, strips.last - self.outer.start
-        if _monotone(values):
+        if self._direction(step.outer, self.outer):
             least = np.minimum(values[begin], values[end])
         else:
             padded = np.append(values, values[-1:])
             least = np.minimum.reduceat(padded, np.stack((begin, end + 1), axis=1).reshape(-1))[::2]
-        return self._below(strips, -least, across)
+        return self._below(strips, -least, step.inner)
 
     def _limited(self, strips: _Strips, limit: Limit) -> tuple[_Strips, Sequence[str]]:
         """Where ``tile + inner <= 0``, and why that is not all of an interval."""
-        across = self._along(limit.inner, self.inner)
         (value,) = self._of_tiles((limit.tile,), strips)
-        return self._below(strips, -value, across), () if _monotone(across) else (_unsorted(limit.inner),)
+        why = () if self._direction(limit.inner, self.inner) else (_unsorted(limit.inner),)
+        return self._below(strips, -value, limit.inner), why
 
-    def _below(self, strips: _Strips, limit: Array, across: Array) -> _Strips:
+    def _below(self, strips: _Strips, limit: Array, inner: Expr) -> _Strips:
         """From the first inner position whose value is at most the strip's limit to the last."""
-        low = np.searchsorted(-np.minimum.accumulate(across), -limit, side="left")
-        high = np.searchsorted(np.minimum.accumulate(across[::-1])[::-1], limit, side="right") - 1
-        return strips.within(self.inner.start + low, self.inner.start + high)
+        across, direction = self._along(inner, self.inner), self._direction(inner, self.inner)
+        low, high = np.asarray(self.inner.start), np.asarray(self.inner.start + self.inner.count - 1)
+        if direction <= 0:
+            falling = across if direction else np.minimum.accumulate(across)
+            low = np.asarray(high + 1 - np.searchsorted(falling[::-1], limit, side="right"))
+        if direction >= 0:
+            rising = across if direction else np.minimum.accumulate(across[::-1])[::-1]
+            high = np.asarray(self.inner.start + np.searchsorted(rising, limit, side="right") - 1)
+        return strips.within(low, high)
 
     # --- sets of inner positions ---------------------------------------------------------------------
 
@@ -446,8 +468,3 @@ def _spread(begin: Array, count: Array) -> tuple[Array, Array]:
 
 def _unsorted(node: Expr) -> str:
     return f"{tell(node)} neither only rises nor only falls"
-
-
-def _monotone(values: Array) -> bool:
-    steps = np.diff(values)
-    return bool((steps >= 0).all() or (steps <= 0).all())
