@@ -74,6 +74,8 @@ def emit(program: Program, plan: Plan) -> str:
         spec_lines=[line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in spec.splitlines()],
         public=naming.public,
         precision=plan.precision,
+        tanh_approx=_tanh_approx(plan.target),
+        entropy=any(item.entropy and item.exponential for item in program.maps),
         rows=128,
         columns=512,
         strided=any(group.residue is not None for group in program.groups),
@@ -105,6 +107,14 @@ def emit(program: Program, plan: Plan) -> str:
         output=output_lines(program, naming),
     )
     return text.rstrip("\n") + "\n"
+
+
+def _tanh_approx(target: str) -> str:
+    """Whether a target has PTX's approximate tanh, as source text; Triton's interpreter runs no assembly."""
+    if target.startswith("gfx"):
+        return "False"
+    compiled = 'os.environ.get("TRITON_INTERPRET") != "1"'
+    return f"not torch.version.hip and {compiled}" if target == "generic" else compiled
 
 
 def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:

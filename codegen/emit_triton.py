@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from attnc.codegen import build
+from attnc.codegen.exponent import Exponent, exponent, pulled, regrouped
 from attnc.codegen.kernel import (
     ALL,
     HEAD,
@@ -44,6 +45,7 @@ def _gradients(
     if not wanted:
         return tuple(() for _ in levels), ()
     finish: dict[str, Callable[[Text], str]] = {}
+    wanted = {name: builder.near(root) for name, root in wanted.items()}
     for name, root in wanted.items():
         finish |= builder.full(name, root)
     lines = builder.block(wanted, levels, finish=finish, keep=False)
@@ -62,6 +64,33 @@ def _scaled_g(root: Expr) -> bool:
 
 def _uniform(node: Expr) -> bool:
     return not dependencies(node) and not any(isinstance(part, Symbol) for part in postorder(node))
+
+
+def _pull(group: Group, side: Side) -> tuple[Group, dict[str, Expr]]:
+    """The group with cotangents of dots as the kernel of one side sums them: a uniform factor that all terms of a
+    vector's gradient share is left out, and given by the vector's name."""
+    axes: frozenset[Axis] = frozenset(("b", "h") if side is Side.QUERY else ("b",))
+    vectors = [query if side is Side.QUERY else key for _, query, key in group.dots]
+    zero = build.const(0.0)
+    grouped = [[regrouped(value) for value in item.dot_gradients] for item in group.maps]
+    split = [[pulled(value, axes) for value in values] for values in grouped]
+    factors: dict[str, set[Expr]] = {}
+    for values in split:
+        for name, (rest, factor) in zip(vectors, values, strict=True):
+            if rest != zero:
+                factors.setdefault(name, set()).add(factor)
+    shared = {name: found.pop() for name, found in factors.items() if len(found) == 1}
+    scales = {name: factor for name, factor in shared.items() if factor != build.const(1.0)}
+    maps = tuple(
+        replace(
+            item,
+            dot_gradients=tuple(
+                parts[0] if name in scales else value for name, parts, value in zip(vectors, pair, whole, strict=True)
+            ),
+        )
+        for item, pair, whole in zip(group.maps, split, grouped, strict=True)
+    )
+    return replace(group, maps=maps), scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +158,15 @@ def _map_text(
     """What every kernel prints of a map: score, mask and weight, and the cotangents in ``wanted``."""
     builder.enter(item)
     score, weight = f"s{item.tag}", f"p{item.tag}"
-    finish = _inner(builder.full(score, item.score), score)
-    score_lines = lines.place(builder.block({score: item.score}, levels, finish=finish, notes=builder.note("s", score)))
+    found = exponent(item.score) if item.exponential else Exponent(scale=build.const(1.0), rest=item.score, fused=False)
+    rest = builder.near(found.rest)
+    whole = builder.full(score, rest)
+    notes = builder.note("s", score)
+    made = builder.block({score: rest}, levels, finish=_inner(whole, score), notes=notes)
+    score_lines = lines.place(made)
+    scale, scale_log2 = _scales(builder, item, found.scale, levels, lines)
+    if item.exponential and not whole:
+        builder.printer.leaves.setdefault(rest, score)
     mask_lines = lines.place(builder.live(levels))
     weight_lines: tuple[str, ...] = ()
     if not item.exponential:
@@ -138,7 +174,7 @@ def _map_text(
         weight_lines = lines.place(
             builder.block({weight: item.weight}, levels, finish=finish, notes=builder.note("p", weight))
         )
-    made, guards = _gradients(builder, levels, wanted)
+    gradient_lines, guards = _gradients(builder, levels, wanted)
     name = f"do{item.tag}"
     dim = builder.token(builder.group.value).dim
     return MapText(
@@ -150,10 +186,32 @@ def _map_text(
         grad_out=TokenTensor(name=name, dim=dim, strides=tuple(f"{name}_stride{axis}" for axis in range(3))),
         score_lines=score_lines,
         mask_lines=mask_lines,
+        mask_p=builder.transposed,  # by queries, only g is summed
+        mask_g=len(guards) < len(wanted)
+        or any(value == G for value in item.dot_gradients)
+        or any(part.value == G for part in item.input_gradients),
+        scale=scale,
+        scale_log2=scale_log2,
+        fused=found.fused,
         weight_lines=weight_lines,
-        gradient_lines=lines.place(made),
+        gradient_lines=lines.place(gradient_lines),
         guards=guards,
     )
+
+
+def _scales(builder: Builder, item: Map, scale: Expr, levels: Sequence[Axes], lines: _Lines) -> tuple[str, str]:
+    """What the score is multiplied by, "" for 1, and the same times log2 e: named outside every loop."""
+    match scale:
+        case Const(value=value) if value == 1:
+            return "", "LOG2E"
+        case Const(value=value):
+            return repr(value), f"({value!r} * LOG2E)"
+    natural, log2 = f"scale{item.tag}", f"scale_log2{item.tag}"
+    for part in builder.block({natural: scale}, levels, keep=False):
+        lines.outer.extend(part)
+    lines.outer.append(f"{log2} = {natural} * LOG2E")
+    builder.printer.leaves[scale] = natural
+    return natural, log2
 
 
 def _along_dims(name: str, mask: Expr, axis: Axis) -> str:
@@ -182,9 +240,9 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
         text = _map_text(builder, item, (ROW, ALL), lines, {})
         raw = f"raw{item.tag}"
         raw_lines: tuple[str, ...] = ()
-        if item.rowmax:
-            finish = _inner(builder.full(raw, item.raw), raw)
-            raw_lines = lines.place(builder.block({raw: item.raw}, (ROW, ALL), finish=finish))
+        if item.rowmax and not (item.exponential and item.raw == item.score):
+            finish = _inner(builder.full(raw, builder.near(item.raw)), raw)
+            raw_lines = lines.place(builder.block({raw: builder.near(item.raw)}, (ROW, ALL), finish=finish))
         floors: tuple[str, ...] = ()
         divisor_lines: tuple[str, ...] = ()
         if not item.plain:
@@ -218,6 +276,7 @@ def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
     bounds, may, must, uses_tile = builder.bounds(group.key_bounds, Side.KEY, (ALL,))
     lines.outer.extend(bounds[0])
     key_lines, key_live = _key_live(builder, lines)
+    group, scales = _pull(group, Side.QUERY)
     found = gradients(group, naming)
     columns = {name for _, part, _, name in found.inputs if part.read.reach == "column"}
     tensors = [*_vectors(builder), *builder.read_arguments(group.reads)]
@@ -245,6 +304,7 @@ def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
         key_live=key_live,
         row_totals=totals["row"],
         pair_totals=totals["pair"],
+        scales=_after(builder, scales),
         grads=True,
         **_shared(builder, tensors),
     )
@@ -260,6 +320,10 @@ def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Ma
     if group.query_mask != build.TRUE:
         query_lines = builder.block({"query_live": group.query_mask}, (ALL,), keep=False)[0]
         query_live = _along_dims("query_live", group.query_mask, "i")
+    scales: dict[str, Expr] = {}
+    if grads:
+        group, scales = _pull(group, Side.KEY)
+        members = group.maps
     found = gradients(group, naming)
     columns = tuple(
         TotalText(total=total, gradient=name) for _, part, total, name in found.inputs if part.read.reach == "column"
@@ -293,9 +357,15 @@ def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Ma
         query_lines=query_lines,
         query_live=query_live,
         column_totals=totals,
+        scales=_after(builder, scales),
         grads=grads,
         **_shared(builder, tensors),
     )
+
+
+def _after(builder: Builder, scales: Mapping[str, Expr]) -> tuple[tuple[str, str], ...]:
+    """What each vector's gradient is multiplied by after the loop, as text."""
+    return tuple((builder.naming.tensor(name), builder.printer.inline(factor)) for name, factor in scales.items())
 
 
 class _Shared(TypedDict):

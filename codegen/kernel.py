@@ -59,7 +59,10 @@ class TotalText:
 
 @dataclass(frozen=True, kw_only=True)
 class MapText:
-    """The statements of one map in a kernel. ``tag`` ends the names of what it does not share with other maps."""
+    """The statements of one map in a kernel. ``tag`` ends the names of what it does not share with other maps. An
+    exponential weight is of ``s * scale`` ("" for 1); ``scale_log2`` is scale * log2 e, and ``fused`` says that
+    s * scale_log2 does not overflow.
+    ``mask_p``, ``mask_g``: whether p and g_ij leave a kernel as they are, and so must be 0 where a pair is masked."""
 
     tag: str
     exponential: bool
@@ -69,6 +72,11 @@ class MapText:
     grad_out: TokenTensor
     score_lines: tuple[str, ...]
     mask_lines: tuple[str, ...]
+    scale: str = ""
+    scale_log2: str = "LOG2E"
+    fused: bool = False
+    mask_p: bool = True
+    mask_g: bool = True
     raw_lines: tuple[str, ...] = ()
     weight_lines: tuple[str, ...] = ()
     divisor_lines: tuple[str, ...] = ()
@@ -79,7 +87,8 @@ class MapText:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """What templates/kernels.py.j2 needs to print one kernel: what its maps share, and the maps."""
+    """What templates/kernels.py.j2 needs to print one kernel: what its maps share, and the maps. ``scales``: vectors
+    whose gradient is multiplied once, after the loop, and by what."""
 
     kind: Literal["forward", "query", "key"]
     name: str
@@ -107,6 +116,7 @@ class Kernel:
     row_totals: tuple[TotalText, ...] = ()
     pair_totals: tuple[TotalText, ...] = ()
     column_totals: tuple[TotalText, ...] = ()
+    scales: tuple[tuple[str, str], ...] = ()
     grads: bool = False
 
     @property

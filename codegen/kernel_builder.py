@@ -11,10 +11,11 @@ from attnc.codegen.lower import DrawnTable, G, Group, L, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_triton import TensorText, TritonPrinter
-from attnc.codegen.printer import AND, Names, Text
+from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
+from attnc.codegen.relative import OFFS, START, distances, live
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Expr, Kind, Load, Side, Size, dependencies, postorder
+from attnc.dsl.ir import Axis, Expr, Kind, Load, Side, Size, dependencies, postorder
 
 
 class Builder:
@@ -41,13 +42,23 @@ class Builder:
             build.offset(Side.KEY): "kv_offset",
             L: "l",
             SHIFT: "m",
+            OFFS: "offs_m" if transposed else "offs_n",
+            START: "start",
             **{build.symbol(word, Kind.INT): word for word in ("i0", "i1", "j0", "j1")},
             **{symbol: symbol.name for symbol, _, _ in group.dots},
         }
         self.sizes: dict[str, str] = {}
-        self.printer = TritonPrinter(leaves, self.names, self.texts)
+        self.printer = TritonPrinter(leaves, self.names, self.texts, f"{naming.tensor(group.value)}_ptr")
         self._name_sizes()
-        self.symbols: dict[Expr, Axes] = {G: ALL, S: ALL, **{symbol: ALL for symbol, _, _ in group.dots}}
+        self.axis: Axis = "i" if transposed else "j"  # what runs along a tile of the loop
+        along: Axes = frozenset((self.axis,))
+        self.symbols: dict[Expr, Axes] = {
+            OFFS: along,
+            START: along,
+            G: ALL,
+            S: ALL,
+            **{symbol: ALL for symbol, _, _ in group.dots},
+        }
 
     def _describe(self, tensor: str) -> None:
         uses = [use for use in (*self.group.reads, *self.group.divisor_reads) if use.tensor == tensor]
@@ -161,11 +172,13 @@ class Builder:
     def live(self, levels: Sequence[Axes]) -> tuple[tuple[str, ...], ...]:
         """Statements that make ``live`` of a partial tile: the mask, and that the row exists."""
         name = f"live{self.map.tag}"
-        tail = "(row < N)[None, :]" if self.transposed else "(col < M)[None, :]"
-        if self.map.mask == build.TRUE:
-            return (*(() for _ in levels[1:]), (f"{name} = {tail}",))
-        finish = {name: lambda text: f"{text.within(AND)} & {tail}"}
-        return self.block({name: self.map.mask}, levels, finish=finish, notes=self.note("live", name), keep=False)
+        mask = live(self.map.mask, self.axis, build.size("N") if self.transposed else self.group.length)
+        notes = {} if self.map.mask == build.TRUE else self.note("live", name)
+        return self.block({name: mask}, levels, notes=notes, keep=False)
+
+    def near(self, root: Expr) -> Expr:
+        """A score or cotangent with distances told from the start of the tile."""
+        return distances(root, self.axis)
 
     def note(self, what: str, name: str) -> dict[str, str]:
         """Beside a root's statement, the line of the spec that it came from."""
@@ -174,9 +187,9 @@ class Builder:
 
     def full(self, name: str, root: Expr) -> dict[str, Callable[[Text], str]]:
         """A value that does not vary with both indices still fills the tile."""
-        needs = any(node in self.symbols for node in postorder(root)) or {"i", "j"} <= dependencies(root)
+        axes = dependencies(root).union(*(self.symbols.get(node, frozenset()) for node in postorder(root)))
         shape = PAIR_T if self.transposed else PAIR
-        return {} if needs else {name: lambda text: f"{text.within(3)} + tl.zeros({shape}, ACC)"}
+        return {} if {"i", "j"} <= axes else {name: lambda text: f"{text.within(3)} + tl.zeros({shape}, ACC)"}
 
 
 def host_sizes(group: Group, naming: Naming) -> Mapping[Size, str]:

@@ -55,11 +55,13 @@ _INFIX = {
 
 
 class TritonPrinter(Printer):
-    """Prints inside one kernel. ``loads`` maps a read to its pointer expression, given printed indices."""
+    """Prints inside one kernel. ``loads`` maps a read to its pointer expression, given printed indices; ``vector`` is
+    a pointer to vectors, whose dtype says how exact a function has to be."""
 
-    def __init__(self, leaves: Mapping[Expr, str], names: Names, loads: Mapping[str, TensorText]) -> None:
+    def __init__(self, leaves: Mapping[Expr, str], names: Names, loads: Mapping[str, TensorText], vector: str) -> None:
         super().__init__(leaves, names)
         self.loads = loads
+        self.vector = vector
         self.helpers: set[Fn] = set()
         self._wide: frozenset[Expr] = frozenset()
 
@@ -136,6 +138,7 @@ class TritonPrinter(Printer):
                 | Fn.SIGN
             ):  # fmt: skip
                 parts = [self._tensor(part, text) for part, text in zip(node.args, args, strict=True)]
+                parts += [f"{self.vector}.dtype.element_ty"] if fn is Fn.TANH else []
                 return Text(text=f"{self._use(fn)}({', '.join(parts)})")
             case _:
                 assert_never(fn)

@@ -1,0 +1,108 @@
+"""Masks and distances told from the start of a tile, so that a pair costs one 32-bit comparison or subtraction.
+
+Along the axis that a kernel loops over, a position is ``offs + start + offset``: its place in the tile, the tile's
+first row and the offset of the tensor. A comparison that is affine in the position becomes one of ``offs`` with what
+is computed once a row of the tile. Bounds of a conjunction are merged first, with the end of the tensor among them.
+"""
+
+from __future__ import annotations
+
+from attnc.codegen import build
+from attnc.codegen.integers import Affine, affine, collect, comparison, to_expr
+from attnc.codegen.simplify import simplify
+from attnc.dsl.ir import Apply, Axis, Expr, Fn, Index, Kind, Side, dependencies, transform
+
+OFFS = build.symbol("offs", Kind.INT)
+START = build.symbol("start", Kind.INT)
+
+
+def live(mask: Expr, axis: Axis, length: Expr) -> Expr:
+    """The mask, and that the row along ``axis`` exists: in a tile, over OFFS and START."""
+    least: list[Expr] = []
+    most: list[Expr] = [build.sub(length, 1)]
+    others: list[Expr] = []
+    for clause in _clauses(mask):
+        match _solved(clause, axis):
+            case Fn.LE, 1, rest:
+                most.append(to_expr(rest.scaled(-1)))
+            case Fn.LE, -1, rest:
+                least.append(to_expr(rest))
+            case _ if clause != build.TRUE:
+                others.append(transform((clause,), lambda node: _compared(node, axis))[0])
+    parts = [build.le(OFFS, build.sub(_merged(Fn.MIN, most), START))]
+    if least:
+        parts.append(build.ge(OFFS, build.sub(_merged(Fn.MAX, least), START)))
+    return build.all_of((*parts, *others))
+
+
+def distances(value: Expr, axis: Axis) -> Expr:
+    """``float(i - j)`` and ``float(abs(i - j))`` as differences of floats, exact to 2**24 and rounded beyond, with
+    one of the two converted once a row."""
+
+    def step(node: Expr) -> Expr:
+        match node:
+            case Apply(fn=Fn.FLOAT, args=(Apply(kind=Kind.INT, fn=Fn.ABS, args=(inner,)),)):
+                found = _difference(inner, axis)
+                return node if found is None else build.absolute(found)
+            case Apply(fn=Fn.FLOAT, args=(inner,)):
+                return _difference(inner, axis) or node
+        return node
+
+    return transform((value,), step)[0]
+
+
+def _clauses(mask: Expr) -> list[Expr]:
+    found: list[Expr] = []
+    stack = [mask]
+    while stack:
+        match stack.pop():
+            case Apply(fn=Fn.AND, args=(x, y)):
+                stack += (y, x)
+            case clause:
+                found.append(clause)
+    return found
+
+
+def _split(form: Affine, axis: Axis) -> tuple[int, Affine] | None:
+    """The coefficient of the row along ``axis``, and the rest of the form; None unless the rest is free of it."""
+    position = build.index(axis)
+    factor = dict(form.terms).get(position, 0)
+    kept = tuple((atom, times) for atom, times in form.terms if atom != position)
+    if not factor or any(axis in dependencies(atom) for atom, _ in kept):
+        return None
+    offset = affine(build.offset(Side.KEY if axis == "j" else Side.QUERY))
+    return factor, collect(((Affine(terms=kept, const=form.const), 1), (offset, factor)))
+
+
+def _solved(node: Expr, axis: Axis) -> tuple[Fn, int, Affine] | None:
+    """A comparison as factor * row + rest fn 0."""
+    found = comparison(node)
+    parts = None if found is None else _split(found[1], axis)
+    return None if found is None or parts is None else (found[0], *parts)
+
+
+def _compared(node: Expr, axis: Axis) -> Expr:
+    found = _solved(node, axis)
+    if found is None:
+        return node
+    fn, factor, rest = found
+    if factor < 0:
+        fn, factor, rest = (Fn.GE if fn is Fn.LE else fn), -factor, rest.scaled(-1)
+    bound = build.sub(to_expr(rest.scaled(-1)), build.mul(START, factor) if factor != 1 else START)
+    return build.apply(fn, build.mul(OFFS, factor) if factor != 1 else OFFS, bound)
+
+
+def _merged(fn: Fn, bounds: list[Expr]) -> Expr:
+    first, *others = bounds
+    for other in others:
+        first = build.apply(fn, first, other)
+    return simplify((first,))[0]
+
+
+def _difference(value: Expr, axis: Axis) -> Expr | None:
+    parts = _split(affine(value), axis)
+    if parts is None or abs(parts[0]) != 1 or not isinstance(value, Apply | Index):
+        return None
+    factor, rest = parts
+    once = build.to_float(build.add(to_expr(rest), START) if factor == 1 else build.sub(to_expr(rest), START))
+    return build.add(once, build.to_float(OFFS)) if factor == 1 else build.sub(once, build.to_float(OFFS))
