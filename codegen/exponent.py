@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 from attnc.codegen import build
 from attnc.codegen.simplify import simplify
@@ -91,15 +90,20 @@ def _product(factors: Iterable[Expr]) -> Expr:
     """What varies, times the product of what does not: constants multiplied at compile time."""
     kept = list(factors)
     number = math.prod(float(item.value) for item in kept if isinstance(item, Const))
-    uniform = [item for item in kept if _uniform(item) and not isinstance(item, Const)]
-    varying = [item for item in kept if not _uniform(item)]
-    if not uniform and abs(number) != 1:
-        uniform = [build.const(number)]
-    elif abs(number) != 1:
-        uniform = [*uniform, build.const(number)]
-    parts = [*varying, *([reduce(build.mul, uniform)] if uniform else [])]
-    made = reduce(build.mul, parts) if parts else build.const(1.0)
+    once: list[Expr] = [item for item in kept if _uniform(item) and not isinstance(item, Const)]
+    if abs(number) != 1:
+        once.append(build.const(number))
+    parts: list[Expr] = [item for item in kept if not _uniform(item)]
+    parts += [_chain(once)] if once else []
+    made = _chain(parts) if parts else build.const(1.0)
     return simplify((build.neg(made) if number == -1 else made,))[0]
+
+
+def _chain(factors: list[Expr]) -> Expr:
+    made = factors[0]
+    for factor in factors[1:]:
+        made = build.mul(made, factor)
+    return made
 
 
 def _positive(node: Expr) -> bool:

@@ -52,13 +52,17 @@ def distances(value: Expr, axis: Axis) -> Expr:
 
 
 def _clauses(mask: Expr) -> list[Expr]:
+    """The terms of a conjunction; ``abs(x) <= y`` is two of them."""
     found: list[Expr] = []
     stack = [mask]
     while stack:
-        match stack.pop():
+        clause = stack.pop()
+        match clause:
             case Apply(fn=Fn.AND, args=(x, y)):
                 stack += (y, x)
-            case clause:
+            case Apply(fn=Fn.LE, args=(Apply(kind=Kind.INT, fn=Fn.ABS, args=(x,)), y)):
+                stack += (build.ge(x, build.neg(y)), build.le(x, y))
+            case _:
                 found.append(clause)
     return found
 

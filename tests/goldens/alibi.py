@@ -559,8 +559,12 @@ def _out_forward_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    x = i - kv_offset
     slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
+    x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x_3 = tl.minimum(x, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -570,6 +574,7 @@ def _out_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -597,14 +602,14 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x - slope_at * tl.cast(tl.abs(i - j), ACC)  # alibi.attn:5
+            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # alibi.attn:6
+                live = offs_n <= x_3 - start  # alibi.attn:6
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2((s - m_safe[:, None]) * LOG2E)
-            alpha = tl.exp2((m_i - m_safe) * LOG2E)
+            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
+            alpha = tl.exp2((m_i - m_safe) * scale_log2)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -612,6 +617,7 @@ def _out_forward_kernel(
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
+    m_i = m_i * scale
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
@@ -652,8 +658,12 @@ def _out_query_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    x = i - kv_offset
     slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
+    x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x_3 = tl.minimum(x, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -669,9 +679,9 @@ def _out_query_kernel(
         other=0.0,
     )
     lse = tl.load(lse_ptr + at_row)
-    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
     d_slope_0 = tl.zeros([BLOCK_M], ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -700,20 +710,19 @@ def _out_query_kernel(
             )
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x - slope_at * tl.cast(tl.abs(i - j), ACC)  # alibi.attn:5
-            p = tl.exp2((s - lse[:, None]) * LOG2E)
+            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
+            p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # alibi.attn:6
-                p = tl.where(live, p, 0.0)
+                live = offs_n <= x_3 - start  # alibi.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
-            d_dot0 = g_ij * x
-            d_slope_0_ij = -g_ij * tl.cast(tl.abs(i - j), ACC)
+            d_slope_0_ij = -g_ij * tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC))
             if part == 1:
                 d_slope_0_ij = tl.where(live, d_slope_0_ij, 0.0)
-            d_q += tl.dot(d_dot0.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
+            d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
             d_slope_0 += tl.sum(d_slope_0_ij + tl.zeros([BLOCK_M, BLOCK_N], ACC), 1)
+    d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -751,7 +760,12 @@ def _out_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    x = q_offset - j
+    x_2 = tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / x_2
+    scale_log2 = scale * LOG2E
+    x_4 = N - 1
+    x_5 = j - q_offset
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -766,10 +780,12 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
         must0_lo = j1 - q_offset
         slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
+        x_3 = slope_at * x_2
         lo0, hi0 = may0_lo, N
         full_tiles = 0
         partial_tiles = 0
@@ -793,7 +809,6 @@ def _out_key_kernel(
                 dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
-                lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
                 delta = tl.load(delta_ptr + at_row)
                 do = tl.load(
                     do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
@@ -802,17 +817,17 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 * x - slope_at * tl.cast(tl.abs(i - j), ACC)  # alibi.attn:5
-                p = tl.exp2((s - lse[None, :]) * LOG2E)
+                s = dot0 - tl.abs(tl.cast(x + start, ACC) + tl.cast(offs_m, ACC)) * x_3  # alibi.attn:5
+                p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (j <= i) & (row < N)[None, :]  # alibi.attn:6
+                    live = (offs_m <= x_4 - start) & (offs_m >= x_5 - start)  # alibi.attn:6
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
-                d_dot0 = g_ij * x
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
-                d_k += tl.dot(d_dot0.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+                d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_k *= scale
     at_col = (b * tl.cast(G, tl.int64) + g) * M + col
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -865,6 +880,7 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     d_slope_0 = torch.zeros(B, H, N, device=device, dtype=acc)
+    lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages = _tile("query", v, q.shape[3], v.shape[3])
     if B * H * N > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](

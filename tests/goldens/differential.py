@@ -656,7 +656,9 @@ def _pos_forward_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     q1 = tl.load(
         q1_ptr + b * tl.cast(q1_stride0, tl.int64) + h * tl.cast(q1_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -666,6 +668,7 @@ def _pos_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -693,14 +696,14 @@ def _pos_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # differential.attn:9
+            s = dot0  # differential.attn:9
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # differential.attn:10
+                live = offs_n <= x - start  # differential.attn:10
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2((s - m_safe[:, None]) * LOG2E)
-            alpha = tl.exp2((m_i - m_safe) * LOG2E)
+            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
+            alpha = tl.exp2((m_i - m_safe) * scale_log2)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -708,6 +711,7 @@ def _pos_forward_kernel(
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
+    m_i = m_i * scale
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
@@ -746,7 +750,9 @@ def _pos_query_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     q1 = tl.load(
         q1_ptr + b * tl.cast(q1_stride0, tl.int64) + h * tl.cast(q1_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -762,8 +768,8 @@ def _pos_query_kernel(
         other=0.0,
     )
     lse = tl.load(lse_ptr + at_row)
-    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -792,16 +798,15 @@ def _pos_query_kernel(
             )
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # differential.attn:9
-            p = tl.exp2((s - lse[:, None]) * LOG2E)
+            s = dot0  # differential.attn:9
+            p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # differential.attn:10
-                p = tl.where(live, p, 0.0)
+                live = offs_n <= x - start  # differential.attn:10
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
-            d_dot0 = g_ij * x
-            d_q1 += tl.dot(d_dot0.to(k1.dtype), k1.to(k1.dtype), input_precision=PRECISION, out_dtype=ACC)
+            d_q1 += tl.dot(g_ij.to(k1.dtype), k1.to(k1.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_q1 *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -837,7 +842,10 @@ def _pos_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = N - 1
+    x_2 = j - q_offset
     k1 = tl.load(
         k1_ptr + b * tl.cast(k1_stride0, tl.int64) + g * tl.cast(k1_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -852,6 +860,7 @@ def _pos_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
         must0_lo = j1 - q_offset
@@ -878,7 +887,6 @@ def _pos_key_kernel(
                 dot0 = tl.dot(k1, tl.trans(q1), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
-                lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
                 delta = tl.load(delta_ptr + at_row)
                 do = tl.load(
                     do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
@@ -887,17 +895,17 @@ def _pos_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 * x  # differential.attn:9
-                p = tl.exp2((s - lse[None, :]) * LOG2E)
+                s = dot0  # differential.attn:9
+                p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (j <= i) & (row < N)[None, :]  # differential.attn:10
+                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # differential.attn:10
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
-                d_dot0 = g_ij * x
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
-                d_k1 += tl.dot(d_dot0.to(q1.dtype), q1.to(q1.dtype), input_precision=PRECISION, out_dtype=ACC)
+                d_k1 += tl.dot(g_ij.to(q1.dtype), q1.to(q1.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_k1 *= scale
     at_col = (b * tl.cast(G, tl.int64) + g) * M + col
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -939,7 +947,9 @@ def _neg_forward_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     q2 = tl.load(
         q2_ptr + b * tl.cast(q2_stride0, tl.int64) + h * tl.cast(q2_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -949,6 +959,7 @@ def _neg_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -976,14 +987,14 @@ def _neg_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # differential.attn:14
+            s = dot0  # differential.attn:14
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # differential.attn:15
+                live = offs_n <= x - start  # differential.attn:15
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2((s - m_safe[:, None]) * LOG2E)
-            alpha = tl.exp2((m_i - m_safe) * LOG2E)
+            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
+            alpha = tl.exp2((m_i - m_safe) * scale_log2)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -991,6 +1002,7 @@ def _neg_forward_kernel(
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
+    m_i = m_i * scale
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
@@ -1029,7 +1041,9 @@ def _neg_query_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     q2 = tl.load(
         q2_ptr + b * tl.cast(q2_stride0, tl.int64) + h * tl.cast(q2_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1045,8 +1059,8 @@ def _neg_query_kernel(
         other=0.0,
     )
     lse = tl.load(lse_ptr + at_row)
-    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -1075,16 +1089,15 @@ def _neg_query_kernel(
             )
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # differential.attn:14
-            p = tl.exp2((s - lse[:, None]) * LOG2E)
+            s = dot0  # differential.attn:14
+            p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # differential.attn:15
-                p = tl.where(live, p, 0.0)
+                live = offs_n <= x - start  # differential.attn:15
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
-            d_dot0 = g_ij * x
-            d_q2 += tl.dot(d_dot0.to(k2.dtype), k2.to(k2.dtype), input_precision=PRECISION, out_dtype=ACC)
+            d_q2 += tl.dot(g_ij.to(k2.dtype), k2.to(k2.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_q2 *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -1120,7 +1133,10 @@ def _neg_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = N - 1
+    x_2 = j - q_offset
     k2 = tl.load(
         k2_ptr + b * tl.cast(k2_stride0, tl.int64) + g * tl.cast(k2_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1135,6 +1151,7 @@ def _neg_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
         must0_lo = j1 - q_offset
@@ -1161,7 +1178,6 @@ def _neg_key_kernel(
                 dot0 = tl.dot(k2, tl.trans(q2), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
-                lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
                 delta = tl.load(delta_ptr + at_row)
                 do = tl.load(
                     do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
@@ -1170,17 +1186,17 @@ def _neg_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 * x  # differential.attn:14
-                p = tl.exp2((s - lse[None, :]) * LOG2E)
+                s = dot0  # differential.attn:14
+                p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (j <= i) & (row < N)[None, :]  # differential.attn:15
+                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # differential.attn:15
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
-                d_dot0 = g_ij * x
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
-                d_k2 += tl.dot(d_dot0.to(q2.dtype), q2.to(q2.dtype), input_precision=PRECISION, out_dtype=ACC)
+                d_k2 += tl.dot(g_ij.to(q2.dtype), q2.to(q2.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_k2 *= scale
     at_col = (b * tl.cast(G, tl.int64) + g) * M + col
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -1226,6 +1242,7 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
+    lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages = _tile("query", v, q1.shape[3], v.shape[3])
     if B * H * N > 0:
         _pos_query_kernel[(-(-N // block_m) * B * H,)](
@@ -1381,6 +1398,7 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
+    lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages = _tile("query", v, q2.shape[3], v.shape[3])
     if B * H * N > 0:
         _neg_query_kernel[(-(-N // block_m) * B * H,)](

@@ -575,8 +575,14 @@ def _out_forward_kernel(
     must0_hi = tl.maximum(tl.where(i1 < 1, x, kv_offset), 1) - kv_offset
     must1_lo = x_3 - 256
     must1_hi = i0 - kv_offset + 257
-    x_4 = 1.0 / tl.sqrt(tl.cast(D, ACC))
-    x_6 = i < 1
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x_4 = M - 1
+    x_5 = i - kv_offset
+    x_6 = x_5 - 256
+    x_7 = x_5 + 256
+    x_8 = i < 1
+    x_9 = -kv_offset
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -586,6 +592,7 @@ def _out_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     lo1, hi1 = may1_lo, may1_hi
     full_tiles = 0
@@ -637,15 +644,15 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x_4  # longformer.attn:6
+            s = dot0  # longformer.attn:6
             if part == 1:
-                x_5 = i - j
-                live = ((x_5 <= 256) & (x_5 >= -256) | x_6 | (j < 1)) & (col < M)[None, :]  # longformer.attn:7
+                x_10 = (offs_n >= x_6 - start) & (offs_n <= x_7 - start) | x_8 | (offs_n <= x_9 - start)
+                live = (offs_n <= x_4 - start) & x_10  # longformer.attn:7
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2((s - m_safe[:, None]) * LOG2E)
-            alpha = tl.exp2((m_i - m_safe) * LOG2E)
+            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
+            alpha = tl.exp2((m_i - m_safe) * scale_log2)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -653,6 +660,7 @@ def _out_forward_kernel(
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
+    m_i = m_i * scale
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
@@ -698,8 +706,14 @@ def _out_query_kernel(
     must0_hi = tl.maximum(tl.where(i1 < 1, x, kv_offset), 1) - kv_offset
     must1_lo = x_3 - 256
     must1_hi = i0 - kv_offset + 257
-    x_4 = 1.0 / tl.sqrt(tl.cast(D, ACC))
-    x_6 = i < 1
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x_4 = M - 1
+    x_5 = i - kv_offset
+    x_6 = x_5 - 256
+    x_7 = x_5 + 256
+    x_8 = i < 1
+    x_9 = -kv_offset
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -715,8 +729,8 @@ def _out_query_kernel(
         other=0.0,
     )
     lse = tl.load(lse_ptr + at_row)
-    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
     delta = tl.load(delta_ptr + at_row)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     lo1, hi1 = may1_lo, may1_hi
     full_tiles = 0
@@ -769,17 +783,16 @@ def _out_query_kernel(
             )
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x_4  # longformer.attn:6
-            p = tl.exp2((s - lse[:, None]) * LOG2E)
+            s = dot0  # longformer.attn:6
+            p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                x_5 = i - j
-                live = ((x_5 <= 256) & (x_5 >= -256) | x_6 | (j < 1)) & (col < M)[None, :]  # longformer.attn:7
-                p = tl.where(live, p, 0.0)
+                x_10 = (offs_n >= x_6 - start) & (offs_n <= x_7 - start) | x_8 | (offs_n <= x_9 - start)
+                live = (offs_n <= x_4 - start) & x_10  # longformer.attn:7
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
-            d_dot0 = g_ij * x_4
-            d_q += tl.dot(d_dot0.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
+            d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -815,8 +828,14 @@ def _out_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
-    x_4 = 1.0 / tl.sqrt(tl.cast(D, ACC))
-    x_6 = j < 1
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x_4 = N - 1
+    x_5 = j - q_offset
+    x_6 = x_5 + 256
+    x_7 = x_5 - 256
+    x_8 = -q_offset
+    x_10 = j < 1
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -831,6 +850,7 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         x = N + q_offset
         x_2 = tl.maximum(tl.where(j0 < 1, x, q_offset), 1)
@@ -888,7 +908,6 @@ def _out_key_kernel(
                 dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 lse = tl.load(lse_ptr + at_row)
-                lse = tl.where(lse == float("-inf"), float("inf"), lse)  # a row with no key: all weights 0
                 delta = tl.load(delta_ptr + at_row)
                 do = tl.load(
                     do_ptr + b * tl.cast(do_stride0, tl.int64) + h * tl.cast(do_stride1, tl.int64)
@@ -897,18 +916,18 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 * x_4  # longformer.attn:6
-                p = tl.exp2((s - lse[None, :]) * LOG2E)
+                s = dot0  # longformer.attn:6
+                p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    x_5 = i - j
-                    live = ((x_5 <= 256) & (x_5 >= -256) | (i < 1) | x_6) & (row < N)[None, :]  # longformer.attn:7
+                    x_9 = (offs_m <= x_6 - start) & (offs_m >= x_7 - start) | (offs_m <= x_8 - start)
+                    live = (offs_m <= x_4 - start) & (x_9 | x_10)  # longformer.attn:7
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
-                d_dot0 = g_ij * x_4
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
-                d_k += tl.dot(d_dot0.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+                d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_k *= scale
     at_col = (b * tl.cast(G, tl.int64) + g) * M + col
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -954,6 +973,7 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
     d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
+    lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages = _tile("query", v, q.shape[3], v.shape[3])
     if B * H * N > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](

@@ -565,7 +565,9 @@ def _out_forward_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     sink_logit_at = tl.cast(tl.load(sink_logit_ptr + tl.cast(h, tl.int64) * sink_logit_stride0), ACC)
     floor = sink_logit_at
     q = tl.load(
@@ -577,6 +579,7 @@ def _out_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -604,14 +607,14 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # sinks.attn:5
+            s = dot0  # sinks.attn:5
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # sinks.attn:6
+                live = offs_n <= x - start  # sinks.attn:6
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2((s - m_safe[:, None]) * LOG2E)
-            alpha = tl.exp2((m_i - m_safe) * LOG2E)
+            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
+            alpha = tl.exp2((m_i - m_safe) * scale_log2)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -619,6 +622,7 @@ def _out_forward_kernel(
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
+    m_i = m_i * scale
     m = tl.where(m_i == float("-inf"), 0.0, m_i)[:, None]
     m = tl.maximum(m, floor)
     rescale = tl.exp2((m_i[:, None] - m) * LOG2E)
@@ -664,7 +668,9 @@ def _out_query_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = tl.minimum(i - kv_offset, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -680,9 +686,9 @@ def _out_query_kernel(
         other=0.0,
     )
     shift = tl.load(shift_ptr + at_row)
-    shift = tl.where(shift == float("-inf"), 0.0, shift)
     inverse = tl.load(inverse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
     partial_tiles = 0
@@ -711,16 +717,15 @@ def _out_query_kernel(
             )
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 * x  # sinks.attn:5
-            p = tl.exp2((s - shift[:, None]) * LOG2E) * inverse[:, None]
+            s = dot0  # sinks.attn:5
+            p = tl.exp2(s * scale_log2 - shift[:, None]) * inverse[:, None]
             if part == 1:
-                live = (j <= i) & (col < M)[None, :]  # sinks.attn:6
-                p = tl.where(live, p, 0.0)
+                live = offs_n <= x - start  # sinks.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
-            d_dot0 = g_ij * x
-            d_q += tl.dot(d_dot0.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
+            d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -757,7 +762,10 @@ def _out_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
-    x = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
+    x = N - 1
+    x_2 = j - q_offset
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -772,6 +780,7 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
         must0_lo = j1 - q_offset
@@ -798,7 +807,6 @@ def _out_key_kernel(
                 dot0 = tl.dot(k, tl.trans(q), input_precision=PRECISION, out_dtype=ACC)
                 at_row = (b * tl.cast(H, tl.int64) + h) * N + rows
                 shift = tl.load(shift_ptr + at_row)
-                shift = tl.where(shift == float("-inf"), 0.0, shift)
                 inverse = tl.load(inverse_ptr + at_row)
                 delta = tl.load(delta_ptr + at_row)
                 do = tl.load(
@@ -808,17 +816,17 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 * x  # sinks.attn:5
-                p = tl.exp2((s - shift[None, :]) * LOG2E) * inverse[None, :]
+                s = dot0  # sinks.attn:5
+                p = tl.exp2(s * scale_log2 - shift[None, :]) * inverse[None, :]
                 if part == 1:
-                    live = (j <= i) & (row < N)[None, :]  # sinks.attn:6
+                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # sinks.attn:6
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     g_ij = tl.where(live, g_ij, 0.0)
-                d_dot0 = g_ij * x
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
-                d_k += tl.dot(d_dot0.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+                d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
+    d_k *= scale
     at_col = (b * tl.cast(G, tl.int64) + g) * M + col
     dims = tl.arange(0, BLOCK_D)
     tl.store(
@@ -867,6 +875,7 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
     d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
+    shift = torch.where(shift == -math.inf, 0.0, shift * math.log2(math.e))
     block_m, block_n, warps, stages = _tile("query", v, q.shape[3], v.shape[3])
     if B * H * N > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](
