@@ -172,9 +172,17 @@ class Builder:
     def live(self, levels: Sequence[Axes]) -> tuple[tuple[str, ...], ...]:
         """Statements that make ``live`` of a partial tile: the mask, and that the row exists."""
         name = f"live{self.map.tag}"
-        mask = live(self.map.mask, self.axis, build.size("N") if self.transposed else self.group.length)
+        found = live(self.map.mask, self.axis, build.size("N") if self.transposed else self.group.length)
+        lines: list[tuple[str, ...]] = [()] * len(levels)
+        ends = {f"first{self.map.tag}": found.first, f"last{self.map.tag}": found.last}
+        for end, root in ends.items():
+            if root is not None and root not in self.printer.leaves:
+                made = self.block({end: root}, levels)
+                self.printer.leaves[root] = end
+                lines = [(*before, *more) for before, more in zip(lines, made, strict=True)]
         notes = {} if self.map.mask == build.TRUE else self.note("live", name)
-        return self.block({name: mask}, levels, notes=notes, keep=False)
+        made = self.block({name: found.mask}, levels, notes=notes, keep=False)
+        return tuple((*before, *more) for before, more in zip(lines, made, strict=True))
 
     def near(self, root: Expr) -> Expr:
         """A score or cotangent with distances told from the start of the tile."""

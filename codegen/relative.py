@@ -7,6 +7,8 @@ is computed once a row of the tile. Bounds of a conjunction are merged first, wi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from attnc.codegen import build
 from attnc.codegen.integers import Affine, affine, collect, comparison, to_expr
 from attnc.codegen.simplify import simplify
@@ -16,8 +18,18 @@ OFFS = build.symbol("offs", Kind.INT)
 START = build.symbol("start", Kind.INT)
 
 
-def live(mask: Expr, axis: Axis, length: Expr) -> Expr:
-    """The mask, and that the row along ``axis`` exists: in a tile, over OFFS and START."""
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """A mask in a tile, over OFFS and START: the rows ``first`` to ``last`` of the tensor, inclusive, that its
+    conjunction leaves (``first`` None for 0), computed once a row of the tile, and the whole, of which they are parts."""
+
+    first: Expr | None
+    last: Expr
+    mask: Expr
+
+
+def live(mask: Expr, axis: Axis, length: Expr) -> Live:
+    """The mask, and that the row along ``axis`` exists."""
     least: list[Expr] = []
     most: list[Expr] = [build.sub(length, 1)]
     others: list[Expr] = []
@@ -29,10 +41,12 @@ def live(mask: Expr, axis: Axis, length: Expr) -> Expr:
                 least.append(to_expr(rest))
             case _ if clause != build.TRUE:
                 others.append(transform((clause,), lambda node: _compared(node, axis))[0])
-    parts = [build.le(OFFS, build.sub(_merged(Fn.MIN, most), START))]
-    if least:
-        parts.append(build.ge(OFFS, build.sub(_merged(Fn.MAX, least), START)))
-    return build.all_of((*parts, *others))
+    last = _merged(Fn.MIN, most)
+    first = _merged(Fn.MAX, least) if least else None
+    parts = [build.le(OFFS, build.sub(last, START))]
+    if first is not None:
+        parts.append(build.ge(OFFS, build.sub(first, START)))
+    return Live(first=first, last=last, mask=build.all_of((*parts, *others)))
 
 
 def distances(value: Expr, axis: Axis) -> Expr:

@@ -30,7 +30,7 @@ def leaves(row: int, column: int) -> dict[Expr, bool | int | float]:
 
 def agree(mask: Expr, axis: Axis) -> None:
     length = build.size("M" if axis == "j" else "N")
-    told = live(mask, axis, length)
+    told = live(mask, axis, length).mask
     count = M if axis == "j" else N
     for start in (0, 8, 16):
         for offs in range(8):
@@ -71,7 +71,7 @@ def test_masks_of_the_library(text: str, positions: bool, axis: Axis) -> None:
     """And what runs along the tile is named by its place in it alone, but for what is not affine."""
     found = mask(text)
     agree(found, axis)
-    below = postorder(live(found, axis, build.size("M" if axis == "j" else "N")))
+    below = postorder(live(found, axis, build.size("M" if axis == "j" else "N")).mask)
     assert any(isinstance(node, Index) and node.axis == axis for node in below) is positions
 
 

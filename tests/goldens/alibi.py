@@ -564,7 +564,7 @@ def _out_forward_kernel(
     x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x_3 = tl.minimum(x, M - 1)
+    last = tl.minimum(x, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -604,7 +604,7 @@ def _out_forward_kernel(
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
             if part == 1:
-                live = offs_n <= x_3 - start  # alibi.attn:6
+                live = offs_n <= last - start  # alibi.attn:6
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -663,7 +663,7 @@ def _out_query_kernel(
     x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x_3 = tl.minimum(x, M - 1)
+    last = tl.minimum(x, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -713,7 +713,7 @@ def _out_query_kernel(
             s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
             p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = offs_n <= x_3 - start  # alibi.attn:6
+                live = offs_n <= last - start  # alibi.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
@@ -764,8 +764,8 @@ def _out_key_kernel(
     x_2 = tl.sqrt(tl.cast(D, ACC))
     scale = 1.0 / x_2
     scale_log2 = scale * LOG2E
-    x_4 = N - 1
-    x_5 = j - q_offset
+    first = j - q_offset
+    last = N - 1
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -820,7 +820,7 @@ def _out_key_kernel(
                 s = dot0 - tl.abs(tl.cast(x + start, ACC) + tl.cast(offs_m, ACC)) * x_3  # alibi.attn:5
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (offs_m <= x_4 - start) & (offs_m >= x_5 - start)  # alibi.attn:6
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # alibi.attn:6
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:

@@ -658,7 +658,7 @@ def _pos_forward_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     q1 = tl.load(
         q1_ptr + b * tl.cast(q1_stride0, tl.int64) + h * tl.cast(q1_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -698,7 +698,7 @@ def _pos_forward_kernel(
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # differential.attn:9
             if part == 1:
-                live = offs_n <= x - start  # differential.attn:10
+                live = offs_n <= last - start  # differential.attn:10
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -752,7 +752,7 @@ def _pos_query_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     q1 = tl.load(
         q1_ptr + b * tl.cast(q1_stride0, tl.int64) + h * tl.cast(q1_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -801,7 +801,7 @@ def _pos_query_kernel(
             s = dot0  # differential.attn:9
             p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = offs_n <= x - start  # differential.attn:10
+                live = offs_n <= last - start  # differential.attn:10
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
@@ -844,8 +844,8 @@ def _pos_key_kernel(
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = N - 1
-    x_2 = j - q_offset
+    first = j - q_offset
+    last = N - 1
     k1 = tl.load(
         k1_ptr + b * tl.cast(k1_stride0, tl.int64) + g * tl.cast(k1_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k1_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -898,7 +898,7 @@ def _pos_key_kernel(
                 s = dot0  # differential.attn:9
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # differential.attn:10
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:10
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
@@ -949,7 +949,7 @@ def _neg_forward_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     q2 = tl.load(
         q2_ptr + b * tl.cast(q2_stride0, tl.int64) + h * tl.cast(q2_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -989,7 +989,7 @@ def _neg_forward_kernel(
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # differential.attn:14
             if part == 1:
-                live = offs_n <= x - start  # differential.attn:15
+                live = offs_n <= last - start  # differential.attn:15
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -1043,7 +1043,7 @@ def _neg_query_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     q2 = tl.load(
         q2_ptr + b * tl.cast(q2_stride0, tl.int64) + h * tl.cast(q2_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1092,7 +1092,7 @@ def _neg_query_kernel(
             s = dot0  # differential.attn:14
             p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                live = offs_n <= x - start  # differential.attn:15
+                live = offs_n <= last - start  # differential.attn:15
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
@@ -1135,8 +1135,8 @@ def _neg_key_kernel(
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = N - 1
-    x_2 = j - q_offset
+    first = j - q_offset
+    last = N - 1
     k2 = tl.load(
         k2_ptr + b * tl.cast(k2_stride0, tl.int64) + g * tl.cast(k2_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k2_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1189,7 +1189,7 @@ def _neg_key_kernel(
                 s = dot0  # differential.attn:14
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # differential.attn:15
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:15
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:

@@ -577,12 +577,12 @@ def _out_forward_kernel(
     must1_hi = i0 - kv_offset + 257
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x_4 = M - 1
-    x_5 = i - kv_offset
-    x_6 = x_5 - 256
-    x_7 = x_5 + 256
-    x_8 = i < 1
-    x_9 = -kv_offset
+    last = M - 1
+    x_4 = i - kv_offset
+    x_5 = x_4 - 256
+    x_6 = x_4 + 256
+    x_7 = i < 1
+    x_8 = -kv_offset
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -646,8 +646,8 @@ def _out_forward_kernel(
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # longformer.attn:6
             if part == 1:
-                x_10 = (offs_n >= x_6 - start) & (offs_n <= x_7 - start) | x_8 | (offs_n <= x_9 - start)
-                live = (offs_n <= x_4 - start) & x_10  # longformer.attn:7
+                x_9 = (offs_n >= x_5 - start) & (offs_n <= x_6 - start) | x_7 | (offs_n <= x_8 - start)
+                live = (offs_n <= last - start) & x_9  # longformer.attn:7
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -708,12 +708,12 @@ def _out_query_kernel(
     must1_hi = i0 - kv_offset + 257
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x_4 = M - 1
-    x_5 = i - kv_offset
-    x_6 = x_5 - 256
-    x_7 = x_5 + 256
-    x_8 = i < 1
-    x_9 = -kv_offset
+    last = M - 1
+    x_4 = i - kv_offset
+    x_5 = x_4 - 256
+    x_6 = x_4 + 256
+    x_7 = i < 1
+    x_8 = -kv_offset
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -786,8 +786,8 @@ def _out_query_kernel(
             s = dot0  # longformer.attn:6
             p = tl.exp2(s * scale_log2 - lse[:, None])
             if part == 1:
-                x_10 = (offs_n >= x_6 - start) & (offs_n <= x_7 - start) | x_8 | (offs_n <= x_9 - start)
-                live = (offs_n <= x_4 - start) & x_10  # longformer.attn:7
+                x_9 = (offs_n >= x_5 - start) & (offs_n <= x_6 - start) | x_7 | (offs_n <= x_8 - start)
+                live = (offs_n <= last - start) & x_9  # longformer.attn:7
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
@@ -830,12 +830,12 @@ def _out_key_kernel(
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x_4 = N - 1
-    x_5 = j - q_offset
-    x_6 = x_5 + 256
-    x_7 = x_5 - 256
-    x_8 = -q_offset
-    x_10 = j < 1
+    last = N - 1
+    x_4 = j - q_offset
+    x_5 = x_4 + 256
+    x_6 = x_4 - 256
+    x_7 = -q_offset
+    x_9 = j < 1
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -919,8 +919,8 @@ def _out_key_kernel(
                 s = dot0  # longformer.attn:6
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 if part == 1:
-                    x_9 = (offs_m <= x_6 - start) & (offs_m >= x_7 - start) | (offs_m <= x_8 - start)
-                    live = (offs_m <= x_4 - start) & (x_9 | x_10)  # longformer.attn:7
+                    x_8 = (offs_m <= x_5 - start) & (offs_m >= x_6 - start) | (offs_m <= x_7 - start)
+                    live = (offs_m <= last - start) & (x_8 | x_9)  # longformer.attn:7
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:

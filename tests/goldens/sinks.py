@@ -567,7 +567,7 @@ def _out_forward_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     sink_logit_at = tl.cast(tl.load(sink_logit_ptr + tl.cast(h, tl.int64) * sink_logit_stride0), ACC)
     floor = sink_logit_at
     q = tl.load(
@@ -609,7 +609,7 @@ def _out_forward_kernel(
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # sinks.attn:5
             if part == 1:
-                live = offs_n <= x - start  # sinks.attn:6
+                live = offs_n <= last - start  # sinks.attn:6
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -670,7 +670,7 @@ def _out_query_kernel(
     must0_hi = i0 - kv_offset + 1
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = tl.minimum(i - kv_offset, M - 1)
+    last = tl.minimum(i - kv_offset, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -720,7 +720,7 @@ def _out_query_kernel(
             s = dot0  # sinks.attn:5
             p = tl.exp2(s * scale_log2 - shift[:, None]) * inverse[:, None]
             if part == 1:
-                live = offs_n <= x - start  # sinks.attn:6
+                live = offs_n <= last - start  # sinks.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
                 g_ij = tl.where(live, g_ij, 0.0)
@@ -764,8 +764,8 @@ def _out_key_kernel(
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    x = N - 1
-    x_2 = j - q_offset
+    first = j - q_offset
+    last = N - 1
     k = tl.load(
         k_ptr + b * tl.cast(k_stride0, tl.int64) + g * tl.cast(k_stride1, tl.int64)
         + cols.to(tl.int64)[:, None] * k_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -819,7 +819,7 @@ def _out_key_kernel(
                 s = dot0  # sinks.attn:5
                 p = tl.exp2(s * scale_log2 - shift[None, :]) * inverse[None, :]
                 if part == 1:
-                    live = (offs_m <= x - start) & (offs_m >= x_2 - start)  # sinks.attn:6
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sinks.attn:6
                     p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
