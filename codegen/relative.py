@@ -21,7 +21,7 @@ START = build.symbol("start", Kind.INT)
 @dataclass(frozen=True, kw_only=True)
 class Live:
     """A mask in a tile, over OFFS and START: the rows ``first`` to ``last`` of the tensor, inclusive, that its
-    conjunction leaves (``first`` None for 0), computed once a row of the tile, and the whole, of which they are parts."""
+    conjunction leaves (``first`` None for 0), computed once a row of the tile, and the whole, made of them."""
 
     first: Expr | None
     last: Expr
