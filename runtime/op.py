@@ -15,6 +15,7 @@ from attnc.dsl.source import Source
 from attnc.runtime.load import load_module
 
 if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
+    from attnc.codegen.tilemap import TileMap
     from attnc.dsl.ir import Attention
 
 
@@ -112,6 +113,59 @@ class Op:
         from attnc.runtime.reference import mask
 
         return mask(self.construct, N, N if M is None else M, B, H, inputs, q_offset, kv_offset)
+
+    def tiles(
+        self,
+        /,
+        N: int,
+        M: int | None = None,
+        block: tuple[int, int] = (128, 64),
+        B: int = 1,
+        H: int = 1,
+        *,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        **inputs: Tensor | int | float | bool,
+    ) -> Tensor:
+        """Which tiles of ``block`` (queries, keys) hold live pairs: int8 [B or 1, H or 1, query tiles, key tiles], on
+        the CPU; 0 empty, 1 partial, 2 full. Cut from row 0 of the tensors; live means live in some branch. Raises what
+        ``mask`` raises, and ValueError for a block that is not two positive ints."""
+        from attnc.runtime.tiles import tile_map
+
+        keys = N if M is None else M
+        made = tile_map(self.construct, N, keys, B, H, inputs, block=block, q_offset=q_offset, kv_offset=kv_offset)
+        return torch.from_numpy(made.dense())
+
+    def tile_map(
+        self,
+        /,
+        N: int,
+        M: int | None = None,
+        block: tuple[int, int] = (128, 64),
+        B: int = 1,
+        H: int = 1,
+        *,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        transposed: bool = False,
+        **inputs: Tensor | int | float | bool,
+    ) -> TileMap:
+        """The same as runs of tiles, for lengths whose dense map would not fit: ``counts()``, ``dense()``, and whether
+        it is ``exact``. ``transposed``: by rows of key tiles, as the gradients of keys and values run."""
+        from attnc.runtime.tiles import tile_map
+
+        return tile_map(
+            self.construct,
+            N,
+            N if M is None else M,
+            B,
+            H,
+            inputs,
+            block=block,
+            q_offset=q_offset,
+            kv_offset=kv_offset,
+            transposed=transposed,
+        )
 
     def plan(self) -> str:
         """What was chosen (tiles, strategy) and why, as text."""

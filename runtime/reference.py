@@ -37,6 +37,7 @@ from attnc.dsl.ir import (
     Vector,
     postorder,
 )
+from attnc.dsl.sizes import size_text
 from attnc.runtime.evaluate import Domain, Scope, evaluate, size
 from attnc.runtime.pairs import Pairs
 from attnc.runtime.scaled import Scaled, evaluate_divisor
@@ -88,11 +89,30 @@ def mask(
     """Which pairs are live in some branch: bool [B or 1, H or 1, N, keys], 1 where the mask does not vary.
 
     Only the inputs that masks read are needed."""
+    scope = mask_scope(construct, N, M, B, H, inputs, q_offset, kv_offset)
+    return reduce(torch.logical_or, (_mask(branch, scope, B, H, N) for branch in construct.branches))
+
+
+def mask_scope(
+    construct: Attention,
+    N: int,
+    M: int,
+    B: int,
+    H: int,
+    inputs: Mapping[str, Tensor | int | float | bool],
+    q_offset: int | Tensor | None = None,
+    kv_offset: int = 0,
+) -> Scope:
+    """What masks may read, checked: TypeError for an input that is unknown or missing, ValueError for one whose axes
+    are others than declared and for offsets that are not one number or one a batch."""
     _check_mask_inputs(construct, inputs)
     sizes = _input_sizes(construct, inputs) | {"B": B, "H": H, "N": N, "M": M}
     device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), torch.device("cpu"))
     scope = _scope(construct, inputs, sizes, q_offset, kv_offset, torch.float32, device, check=False)
-    return reduce(torch.logical_or, (_mask(branch, scope, B, H, N) for branch in construct.branches))
+    _check_axes(construct, scope)
+    if scope.q_offset.numel() not in (1, B):
+        raise ValueError(f"{construct.name}: q_offset has {scope.q_offset.numel()} numbers for B = {B}")
+    return scope
 
 
 def _check_mask_inputs(construct: Attention, inputs: Mapping[str, Tensor | int | float | bool]) -> None:
@@ -100,9 +120,28 @@ def _check_mask_inputs(construct: Attention, inputs: Mapping[str, Tensor | int |
     for name in inputs:
         if name not in declared:
             raise TypeError(f"{construct.name} has no input {name}; its inputs: {', '.join(declared) or 'none'}")
+    for item in construct.inputs:
+        if item.name in inputs and (rank := torch.as_tensor(inputs[item.name]).dim()) != len(item.axes):
+            wanted = ", ".join(map(size_text, item.axes))
+            raise ValueError(f"{construct.name}: {item.name}: expected [{wanted}], got {rank} axes")
     for node in postorder(*(branch.mask for branch in construct.branches)):
         if isinstance(node, Load | Listed) and node.tensor not in inputs:
             raise TypeError(f"the mask of {construct.name} reads the input {node.tensor}: give it by keyword")
+
+
+def _check_axes(construct: Attention, scope: Scope) -> None:
+    """An axis declared B or H may be 1. An axis of a size that is not known here is not checked."""
+    for declared in construct.inputs:
+        if declared.name not in scope.inputs:
+            continue
+        actual = scope.inputs[declared.name].shape
+        for number, axis in enumerate(declared.axes):
+            if any(isinstance(part, Size) and part.name not in scope.sizes for part in postorder(axis)):
+                continue
+            expected, found = size(axis, scope.sizes), actual[number]
+            if found != expected and not (found == 1 and (declared.name, number) in scope.spread):
+                where = f"axis {number} is {size_text(axis)} = {expected}"
+                raise ValueError(f"{construct.name}: {declared.name}: {where}, but the tensor has {found} there")
 
 
 @dataclass(frozen=True, kw_only=True)
