@@ -24,13 +24,13 @@ from pathlib import Path
 os.environ.pop("TRITON_INTERPRET", None)  # kernels are compiled here, before anything imports triton
 
 from attnc.codegen.pipeline import compile as module_text
-from attnc.codegen.plan import Pass
+from attnc.codegen.planner.targets import Gpu, targets
+from attnc.codegen.planner.work import Pass
 from attnc.dsl.frontend import compile_text
 from attnc.dsl.ir import Construct
 from attnc.dsl.source import Source
 from attnc.runtime import machine
 from attnc.runtime.machine import CAVEAT, KernelFacts, LoopFacts, inspect, misses
-from attnc.runtime.machine.architectures import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "build" / "gpu_static"
@@ -133,7 +133,9 @@ def cell(name: str, mask: str, target: str, dim: int) -> Cell:
     spec = construct(mask, f"attention {mask} {{ {SPECS[mask]} normalize softmax }}")
     kernels = tuple(item for step in steps for item in facts(spec, target, dim, step))
     # a score's products at the peak's rate, for 1024 scores
-    ideal = 1024 * products * dim / ARCHITECTURES[target].tensor
+    gpu = targets().find(target)
+    assert isinstance(gpu, Gpu)
+    ideal = 1024 * products * dim / gpu.tensor["bf16"]
     est = sum(clocks(item, mask, lambda loop: loop.clocks) for item in kernels)
     least = sum(clocks(item, mask, lambda loop: loop.least_clocks) for item in kernels)
     return Cell(est=100 * ideal / est, limit=100 * ideal / least, kernels=kernels)

@@ -157,7 +157,7 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
         raise RuntimeError(f"Triton's compiler refuses {signature.kernel} for {target}: {reason}") from error
     return Compiled(
         signature=signature,
-        target=name,
+        target=target,
         dtype=dtype,
         dim=dim,
         texts=dict(made.asm),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
-from attnc.codegen.plan import Pass
+from attnc.codegen.planner.budget import occupancy
+from attnc.codegen.planner.targets import Gpu, targets
+from attnc.codegen.planner.tile import Tile
+from attnc.codegen.planner.work import Pass
 from attnc.dsl.ir import Construct
 from attnc.runtime.aot import Compiled, Tiling, compile_kernels
 from attnc.runtime.machine import amd, model
-from attnc.runtime.machine.architectures import ARCHITECTURES
 from attnc.runtime.machine.disassembly import disassemble
-from attnc.runtime.machine.facts import CAVEAT, KernelFacts, LoopFacts
+from attnc.runtime.machine.facts import CAVEAT, KernelFacts, LoopFacts, Occupancy
 from attnc.runtime.machine.gates import Miss, misses
 from attnc.runtime.machine.report import as_json, as_text
 
@@ -45,46 +48,11 @@ def inspect(
 
 def inspect_kernel(compiled: Compiled) -> KernelFacts:
     """The facts of one kernel."""
+    gpu = targets().find(compiled.target)
+    assert isinstance(gpu, Gpu), "compile_kernels refuses processors"
     signature = compiled.signature
     block_m, block_n = int(signature.constants["BLOCK_M"]), int(signature.constants["BLOCK_N"])
-    if compiled.target.startswith("gfx"):
-        usage = amd.usage(compiled.binary)
-        return KernelFacts(
-            kernel=compiled.kernel,
-            step=signature.step,
-            target=compiled.target,
-            dtype=compiled.dtype,
-            dim=compiled.dim,
-            block_m=block_m,
-            block_n=block_n,
-            warps=signature.warps,
-            stages=signature.stages,
-            registers=usage.registers,
-            stack=usage.stack,
-            spills=usage.spilled,
-            shared=compiled.shared,
-            note="registers, spilled registers and stack from the hsaco's metadata; its code is not read",
-        )
-    architecture = ARCHITECTURES.get(compiled.target)
-    code = disassemble(compiled.binary)
-    note, occupancy = "", None
-    loops: tuple[LoopFacts, ...] = ()
-    if architecture is None:
-        note = f"no rates of {compiled.target} are known (known: {', '.join(ARCHITECTURES)}): its loops are not priced"
-    else:
-        occupancy = architecture.occupancy(code.registers, signature.warps, compiled.shared, compiled.tensor_columns)
-        if model.specialized(code):
-            note = "warps have roles of their own: the model does not price their loops"
-        else:
-            loops = model.hot_loops(
-                code,
-                architecture,
-                warps=signature.warps,
-                blocks=occupancy.blocks,
-                scores=block_m * block_n * signature.maps,
-                dim=compiled.dim,
-            )
-    return KernelFacts(
+    facts = KernelFacts(
         kernel=compiled.kernel,
         step=signature.step,
         target=compiled.target,
@@ -94,13 +62,26 @@ def inspect_kernel(compiled: Compiled) -> KernelFacts:
         block_n=block_n,
         warps=signature.warps,
         stages=signature.stages,
+        shared=compiled.shared,
+        tensor_columns=compiled.tensor_columns,
+    )
+    if gpu.matrix == "mfma":
+        usage = amd.usage(compiled.binary)
+        note = "registers, spilled registers and stack are the hsaco's metadata; its code is not read"
+        return replace(facts, registers=usage.registers, stack=usage.stack, spills=usage.spilled, note=note)
+    code = disassemble(compiled.binary)
+    tile = Tile(signature.step, block_m, block_n, signature.warps, signature.stages)
+    blocks, limit = occupancy(gpu, tile, compiled.shared, code.registers, compiled.tensor_columns)
+    facts = replace(
+        facts,
         registers=code.registers,
         stack=code.stack,
         spills=sum(item.base in ("LDL", "STL") for item in code.instructions),
-        shared=compiled.shared,
-        tensor_columns=compiled.tensor_columns,
         instructions=len(code.instructions),
-        occupancy=occupancy,
-        loops=loops,
-        note=note,
+        occupancy=Occupancy(blocks=blocks, warps=blocks * signature.warps, limit=limit),
     )
+    if model.specialized(code):
+        return replace(facts, note="warps have roles of their own: the model does not price their loops")
+    scores = block_m * block_n * signature.maps
+    loops = model.hot_loops(code, gpu, warps=signature.warps, blocks=blocks, scores=scores, dim=compiled.dim)
+    return replace(facts, loops=loops)

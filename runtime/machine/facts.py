@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attnc.codegen.plan import Pass
-from attnc.runtime.machine.architectures import Occupancy
+from attnc.codegen.planner.work import Pass
 
 CAVEAT = (
     "A static estimate from machine code: nothing was run. `est` overstates absolute speed by 1.35 to 1.65 times; "
     "differences under 10% are noise."
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occupancy:
+    """Blocks and warps resident on an SM, and what limits them. No blocks: the kernel cannot be launched."""
+
+    blocks: int
+    warps: int
+    limit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +72,11 @@ class KernelFacts:
     block_n: int
     warps: int
     stages: int
-    registers: int
-    stack: int
-    spills: int
     shared: int
     tensor_columns: int = 0
+    registers: int = 0
+    stack: int = 0
+    spills: int = 0
     instructions: int = 0
     occupancy: Occupancy | None = None
     loops: tuple[LoopFacts, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from attnc.runtime.machine.architectures import Architecture
+from attnc.codegen.planner.targets import Gpu
 from attnc.runtime.machine.disassembly import Code, Instruction
 from attnc.runtime.machine.facts import LoopFacts
 from attnc.runtime.machine.loops import Loop, loops
@@ -27,9 +27,7 @@ def specialized(code: Code) -> bool:
     return "BRX" in bases and any(base.startswith("UTC") for base in bases)
 
 
-def hot_loops(
-    code: Code, architecture: Architecture, *, warps: int, blocks: int, scores: int, dim: int
-) -> tuple[LoopFacts, ...]:
+def hot_loops(code: Code, gpu: Gpu, *, warps: int, blocks: int, scores: int, dim: int) -> tuple[LoopFacts, ...]:
     """The innermost loops that hold matrix products, in order of address; an iteration has ``scores`` scores of vectors
     of ``dim`` elements, and ``blocks`` blocks of ``warps`` warps share an SM."""
     instructions = code.instructions
@@ -43,14 +41,14 @@ def hot_loops(
     found = []
     for loop in innermost:
         tiles = "all" if len(innermost) == 1 else "full" if len(loop.numbers) == least else "partial"
-        found.append(_facts(instructions, loop, architecture, tiles, warps, max(1, blocks), scores, dim))
+        found.append(_facts(instructions, loop, gpu, tiles, warps, max(1, blocks), scores, dim))
     return tuple(found)
 
 
 def _facts(
     code: Sequence[Instruction],
     loop: Loop,
-    architecture: Architecture,
+    gpu: Gpu,
     tiles: str,
     warps: int,
     blocks: int,
@@ -66,11 +64,11 @@ def _facts(
         for number in block
     )
     products = {number: product(code, number) for number in numbers if pipe_of(code[number]) == "tensor"}
-    cycles = _cycles(code, numbers, solo, products, architecture, warps)
+    cycles = _cycles(code, numbers, solo, products, gpu, warps)
     least = max(cycles.values())
     by_block = any(item.issuer == "block" for item in products.values())
     contexts = max(1.0, blocks if by_block else warps / 4 * blocks)
-    alone = clocks(code, numbers, solo, products, warps if by_block else 4, architecture)
+    alone = clocks(code, numbers, solo, products, warps if by_block else 4, gpu)
     est = max(least, (alone * contexts / blocks + (contexts - 1) * least) / contexts)
     kinds = Counter(pipe_of(code[number]) for number in numbers)
     opcodes = Counter(code[number].base for number in numbers)
@@ -95,8 +93,8 @@ def _facts(
         pipes=cycles,
         clocks=1024 * est / scores,
         least_clocks=1024 * least / scores,
-        est=100 * size / architecture.tensor / est,
-        limit=100 * size / architecture.tensor / least,
+        est=100 * size / gpu.tensor["bf16"] / est,
+        limit=100 * size / gpu.tensor["bf16"] / least,
     )
 
 
@@ -110,7 +108,7 @@ def _cycles(
     numbers: Sequence[int],
     solo: frozenset[int],
     products: dict[int, Product],
-    architecture: Architecture,
+    gpu: Gpu,
     warps: int,
 ) -> dict[str, float]:
     """Clocks that every pipe needs for one iteration of one block, the busiest first."""
@@ -125,18 +123,18 @@ def _cycles(
             case "tensor":
                 item = products[number]
                 times = _times(item, crew)
-                rate = architecture.tensor * (architecture.mma_sync if item.issuer == "warp" else 1.0)
+                rate = gpu.tensor["bf16"] * (gpu.warp_rate if item.issuer == "warp" else 1.0)
                 cycles["tensor"] += item.size * times / rate * item.slow
-                cycles["memory"] += item.bytes * times / architecture.bytes
+                cycles["memory"] += item.bytes * times / gpu.shared_bandwidth
             case "special":
-                cycles["special"] += quarter * 128 / architecture.special
+                cycles["special"] += quarter * 128 / gpu.special
             case "fp32" | "half" | "imad":
                 packed = 2 if pipe == "fp32" and instruction.base.endswith("2") else 1
-                cycles["fma"] += quarter * 128 / architecture.fp32 * packed
+                cycles["fma"] += quarter * 128 / gpu.fp32 * packed
             case "integer" | "convert":
-                cycles["integer"] += quarter * 128 / architecture.integer
+                cycles["integer"] += quarter * 128 / gpu.integer
             case "memory":
-                cycles["memory"] += crew * bytes_moved(instruction) / architecture.bytes
+                cycles["memory"] += crew * bytes_moved(instruction) / gpu.shared_bandwidth
             case "tmem":
                 columns = columns_moved(instruction)
                 cycles["tmem"] += quarter * (columns / 2 if "16dp" in instruction.opcode else columns)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from attnc.runtime.machine.architectures import Architecture
+from attnc.codegen.planner.targets import Gpu
 from attnc.runtime.machine.disassembly import Instruction
 from attnc.runtime.machine.pipes import Pipe, Product, bytes_moved, columns_moved, pipe_of, registers
 
@@ -75,10 +75,10 @@ def clocks(
     solo: frozenset[int],
     products: dict[int, Product],
     warps: int,
-    architecture: Architecture,
+    gpu: Gpu,
 ) -> float:
     """Clocks of one iteration of a loop for a block of ``warps`` that has the SM to itself."""
-    steps = [_step(code[number], products.get(number), number in solo, architecture) for number in numbers]
+    steps = [_step(code[number], products.get(number), number in solo, gpu) for number in numbers]
     crew = [_Warp(number=number) for number in range(max(1, round(warps / 4)))]
     free: dict[str, float] = defaultdict(float)
     block_product, last = 0.0, -1.0
@@ -140,25 +140,25 @@ def _earliest(step: _Step, warp: _Warp, last: float, free: dict[str, float], blo
     return now
 
 
-def _step(instruction: Instruction, product: Product | None, solo: bool, architecture: Architecture) -> _Step:
+def _step(instruction: Instruction, product: Product | None, solo: bool, gpu: Gpu) -> _Step:
     pipe = pipe_of(instruction)
     base = instruction.base
     writes, reads = registers(instruction, product)
     queue, busy, ahead, latency = str(pipe), 1.0, 0.0, float(LATENCY[pipe])
     match pipe:
         case "tensor" if product is not None and product.issuer == "warp":
-            busy = product.size / (architecture.tensor * architecture.mma_sync / 4) * product.slow
+            busy = product.size / (gpu.tensor["bf16"] * gpu.warp_rate / 4) * product.slow
         case "tensor" if product is not None:
-            rate = product.size / architecture.tensor * product.slow
-            busy, ahead = max(rate, product.bytes / architecture.bytes), float("inf")
+            rate = product.size / gpu.tensor["bf16"] * product.slow
+            busy, ahead = max(rate, product.bytes / gpu.shared_bandwidth), float("inf")
         case "special":
-            busy, ahead = 128 / architecture.special, 16
+            busy, ahead = 128 / gpu.special, 16
         case "fp32" | "half" | "imad":
-            queue, busy = "fma", 128 / architecture.fp32 * (2 if pipe == "fp32" and base.endswith("2") else 1)
+            queue, busy = "fma", 128 / gpu.fp32 * (2 if pipe == "fp32" and base.endswith("2") else 1)
         case "integer" | "convert":
-            queue, busy = "integer", 128 / architecture.integer
+            queue, busy = "integer", 128 / gpu.integer
         case "memory":
-            busy, ahead = 4 * bytes_moved(instruction) / architecture.bytes, 64
+            busy, ahead = 4 * bytes_moved(instruction) / gpu.shared_bandwidth, 64
             latency = SHUFFLE if base == "SHFL" else GLOBAL if base in ("LDG", "LD", "LDL") else latency
         case "tmem":
             busy, ahead = float(columns_moved(instruction)), 64

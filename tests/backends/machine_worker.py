@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ def fixed(target: str) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from attnc.runtime.machine.architectures import ARCHITECTURES
+    from attnc.codegen.planner.budget import occupancy
+    from attnc.codegen.planner.targets import Gpu, targets
+    from attnc.codegen.planner.tile import Tile
     from attnc.runtime.machine.disassembly import disassemble
     from attnc.runtime.machine.model import hot_loops
     from tests.backends.fixed_kernel import attend
@@ -36,16 +38,14 @@ def fixed(target: str) -> dict[str, Any]:
     made = triton.compile(
         source, target=GPUTarget("cuda", int(target[3:]), 32), options={"num_warps": 4, "num_stages": 2}
     )
-    code, architecture = disassemble(made.asm["cubin"]), ARCHITECTURES[target]
+    code, gpu = disassemble(made.asm["cubin"]), targets().find(target)
+    assert isinstance(gpu, Gpu)
+    # the script prices the professional cards of sm_89 and sm_120; the GeForce ones multiply at half their rate
+    gpu = replace(gpu, tensor={"bf16": 512}) if target in ("sm_89", "sm_120") else gpu
     columns = getattr(made.metadata, "tmem_size", None) or 0
-    occupancy = architecture.occupancy(code.registers, 4, made.metadata.shared, columns)
-    loops = hot_loops(code, architecture, warps=4, blocks=occupancy.blocks, scores=128 * 64, dim=64)
-    return {
-        "registers": code.registers,
-        "stack": code.stack,
-        "occupancy": asdict(occupancy),
-        "loops": [asdict(loop) for loop in loops],
-    }
+    blocks, _ = occupancy(gpu, Tile("forward", 128, 64, 4, 2), made.metadata.shared, code.registers, columns)
+    (loop,) = hot_loops(code, gpu, warps=4, blocks=blocks, scores=128 * 64, dim=64)
+    return {"registers": code.registers, "stack": code.stack, "blocks": blocks, **asdict(loop)}
 
 
 def example(name: str, target: str, dim: str, passes: str) -> list[dict[str, Any]]:
