@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from attnc.codegen import build
+from attnc.codegen.emit_prepass import PrepassText, prepass, span_leaves
 from attnc.codegen.emit_triton import gradients, saved, statistics, stored
 from attnc.codegen.kernel import ALL, HEADS, ROW, Axes, DotText
 from attnc.codegen.kernel_builder import bound_names, host_sizes
@@ -96,6 +97,7 @@ class TorchGroup:
     key_lines: tuple[str, ...]
     zeroed: tuple[str, ...]
     query_lines: tuple[str, ...]
+    prepass: PrepassText
     accumulate: tuple[tuple[str, str], ...]
     scatter: tuple[tuple[str, str, str, str], ...]
 
@@ -147,6 +149,7 @@ def _leaves(group: Group) -> dict[Expr, str]:
         SHIFT: "m",
         **{number: number.name for number in _NUMBERS},
         **{symbol: symbol.name for symbol, _, _ in group.dots},
+        **span_leaves(group),
     }
 
 
@@ -227,11 +230,12 @@ class _Builder:
 def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
     """The PyTorch context of one group."""
     builder = _Builder(group, naming)
+    before = prepass(group, naming, builder.leaves, builder.tensors)
     queries = tuple(naming.tensor(name) for name in group.queries)
     keys = tuple(naming.tensor(name) for name in group.keys)
     value = naming.tensor(group.value)
     reads = tuple(dict.fromkeys(builder.tensors.values()))
-    bound_roots, may, must, uses_tile = bound_names(group.key_bounds, Side.KEY, builder.names)
+    bound_roots, may, must, uses_tile = bound_names(group.reach.keys.bounds, Side.KEY, builder.names)
     if bound_roots:
         builder.outer += builder.printer.block(bound_roots, (ALL,), symbols=builder.symbols).lines[0]
     if group.residue is not None:
@@ -281,6 +285,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
         key_lines=key_lines,
         zeroed=zeroed,
         query_lines=query_lines,
+        prepass=before,
         accumulate=tuple(accumulate),
         scatter=tuple(scatter),
     )

@@ -230,7 +230,7 @@ def _key_live(builder: Builder, lines: _Lines) -> tuple[tuple[str, ...], str]:
 def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
     builder = Builder(program, group, naming, transposed=False)
     lines = _Lines(outer=[], head=[])
-    bounds, may, must, uses_tile = builder.bounds(group.key_bounds, Side.KEY, (ALL,))
+    bounds, may, must, uses_tile = builder.bounds(Side.KEY, (ALL,))
     lines.outer.extend(bounds[0])
     key_lines, key_live = _key_live(builder, lines)
     tensors = _vectors(builder)
@@ -273,7 +273,7 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
 def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
     builder = Builder(program, group, naming, transposed=False)
     lines = _Lines(outer=[], head=[])
-    bounds, may, must, uses_tile = builder.bounds(group.key_bounds, Side.KEY, (ALL,))
+    bounds, may, must, uses_tile = builder.bounds(Side.KEY, (ALL,))
     lines.outer.extend(bounds[0])
     key_lines, key_live = _key_live(builder, lines)
     group, scales = _pull(group, Side.QUERY)
@@ -313,7 +313,7 @@ def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
 def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Map], *, grads: bool) -> Kernel:
     builder = Builder(program, group, naming, transposed=True)
     lines = _Lines(outer=[], head=[])
-    bounds, may, must, uses_tile = builder.bounds(group.query_bounds, Side.QUERY, (ALL,))
+    bounds, may, must, uses_tile = builder.bounds(Side.QUERY, (ALL,))
     lines.head.extend(bounds[0])
     query_lines: tuple[str, ...] = ()
     query_live = ""
@@ -371,6 +371,7 @@ def _after(builder: Builder, scales: Mapping[str, Expr]) -> tuple[tuple[str, str
 class _Shared(TypedDict):
     step: int
     tensors: tuple[Argument, ...]
+    listed: bool
     sizes: tuple[str, ...]
     size_values: tuple[str, ...]
     dims: tuple[str, ...]
@@ -386,7 +387,8 @@ def _shared(builder: Builder, tensors: Sequence[Argument]) -> _Shared:
     group = builder.group
     return _Shared(
         step=group.step,
-        tensors=tuple(tensors),
+        tensors=(*tensors, *builder.visit_arguments()),
+        listed=bool(group.reach.listings),
         sizes=tuple(builder.sizes),
         size_values=tuple(builder.sizes.values()),
         dims=builder.dims,

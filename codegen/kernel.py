@@ -106,6 +106,7 @@ class Kernel:
     must: tuple[tuple[str, str], ...]
     may_uses_tile: bool
     step: int
+    listed: bool
     outer: tuple[str, ...]
     helpers: frozenset[str]
     head_lines: tuple[str, ...] = ()

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnc.codegen import build
 from attnc.codegen.bounds import Bounds
+from attnc.codegen.emit_prepass import arguments, span_end, span_leaves
 from attnc.codegen.kernel import ALL, PAIR, PAIR_T, Argument, Axes, TokenTensor
 from attnc.codegen.lower import DrawnTable, G, Group, L, Map, Program, S
 from attnc.codegen.lower import M as SHIFT
 from attnc.codegen.names import KERNEL_WORDS, Naming
+from attnc.codegen.prepass import ENDS
 from attnc.codegen.print_triton import TensorText, TritonPrinter
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
@@ -46,6 +48,7 @@ class Builder:
             START: "start",
             **{build.symbol(word, Kind.INT): word for word in ("i0", "i1", "j0", "j1")},
             **{symbol: symbol.name for symbol, _, _ in group.dots},
+            **span_leaves(group),
         }
         self.sizes: dict[str, str] = {}
         self.printer = TritonPrinter(leaves, self.names, self.texts, f"{naming.tensor(group.value)}_ptr")
@@ -149,10 +152,11 @@ class Builder:
         return tuple(found)
 
     def bounds(
-        self, bound: Bounds, side: Side, levels: Sequence[Axes]
+        self, side: Side, levels: Sequence[Axes]
     ) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, str], ...], tuple[tuple[str, str], ...], bool]:
         """Statements for the ends of the live intervals, in tensor rows, and their names; "" for open ends. Where the
         group has residue classes, also for ``residue``, the class of the rows of ``side`` that meet the tile."""
+        bound = (self.group.reach.keys if side is Side.KEY else self.group.reach.queries).bounds
         roots, may, must, uses = bound_names(bound, side, self.names)
         finish: dict[str, Callable[[Text], str]] = {}
         if self.group.residue is not None:
@@ -160,7 +164,23 @@ class Builder:
             finish["residue"] = lambda text: f"tl.cast({text.text}, tl.int32)"
             uses = True
         lines = self.block(roots, levels, finish=finish, keep=False) if roots else tuple(() for _ in levels)
+        if self.group.reach.spans:
+            lines = ((*self._span_ends(side), *lines[0]), *lines[1:])
         return lines, may or (("0", "0"),), must, uses
+
+    def _span_ends(self, side: Side) -> list[str]:
+        """Statements that read this tile's spans."""
+        tile = "start_m // BLOCK_M" if side is Side.KEY else "start_n // BLOCK_N"
+        names = [span_end(number, end) for number in range(len(self.group.reach.spans)) for end in ENDS]
+        at = "b * tl.cast(spans_stride0, tl.int64) + h * tl.cast(spans_stride1, tl.int64)"
+        return [
+            f"at_span = spans_ptr + {at} + {tile} * {len(names)}",
+            *(f"{name} = tl.load(at_span + {place})" for place, name in enumerate(names)),
+        ]
+
+    def visit_arguments(self) -> tuple[Argument, ...]:
+        """What the kernel reads of spans and lists."""
+        return arguments(self.group)
 
     def enter(self, item: Map) -> None:
         """From here on, what is printed belongs to this map."""

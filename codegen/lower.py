@@ -19,12 +19,13 @@ every input read follow from g by ``derive`` over the shared graph.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from attnc.codegen import build
-from attnc.codegen.bounds import Bounds, key_bounds, key_only, query_bounds, query_only
+from attnc.codegen.bounds import key_only, query_only
 from attnc.codegen.derive import derive
+from attnc.codegen.prepass import Reach, reach
 from attnc.codegen.printer import Names
 from attnc.codegen.residue import Residue, separate
 from attnc.codegen.simplify import simplify
@@ -127,9 +128,9 @@ class Map:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Maps over the same keys, live in the same intervals, and the same values, computed in one pass: each dot once,
+    """Maps over the same keys, live in the same tiles, and the same values, computed in one pass: each dot once,
     each tile of keys read once.
-    ``mask`` is live where any map is; ``must`` of the bounds holds for all of them. ``dots``: Symbol, query, key.
+    ``mask`` is live where any map is; ``must`` of its reach holds for all of them. ``dots``: Symbol, query, key.
     ``residue``: what its masks demand beside what they say themselves; tiles are then gathered by its step."""
 
     name: str
@@ -141,8 +142,7 @@ class Group:
     mask: Expr
     key_mask: Expr
     query_mask: Expr
-    key_bounds: Bounds
-    query_bounds: Bounds
+    reach: Reach
 
     @property
     def queries(self) -> tuple[str, ...]:
@@ -173,8 +173,11 @@ class Group:
         for item in self.maps:
             found += [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
             found += [part.value for part in item.input_gradients]
-        for bound in (self.key_bounds, self.query_bounds):
-            found += [end for interval in (*bound.may, *bound.must) for end in interval if end is not None]
+        for visits in (self.reach.keys, self.reach.queries):
+            regions = visits.bounds.may, visits.bounds.must, visits.cut
+            found += [end for region in regions for interval in region for end in interval if end is not None]
+        for span in self.reach.spans:
+            found += [span.row, span.column]
         if self.residue is not None:
             found += [self.residue.condition, self.residue.key, self.residue.query]
         return tuple(found)
@@ -220,11 +223,16 @@ def lower(attention: Attention) -> Program:
         found = _algebra(attention, branch, tables)
         keys = frozenset(dot.right for dot in found.dots)
         # A window beside a whole row is cheaper alone: together, each tile would cost both maps.
-        live = key_bounds(found.mask, branch.keys).may
-        shared.setdefault((keys, branch.value, branch.keys, live, found.residue), []).append(found)
+        live = reach(found.mask, found.mask, _drawn_blocks(tables), branch.keys, found.residue)
+        visited = live.keys.bounds.may, live.keys.cut, live.listings
+        shared.setdefault((keys, branch.value, branch.keys, visited, found.residue), []).append(found)
     names = Names([branch.name for branch in attention.branches])
-    groups = tuple(_group(attention, members, names) for members in shared.values())
+    groups = tuple(_group(attention, members, names, _drawn_blocks(tables)) for members in shared.values())
     return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
+
+
+def _drawn_blocks(tables: Mapping[Expr, DrawnTable | ListedTable]) -> dict[str, int]:
+    return {table.name: table.block for table in tables.values() if isinstance(table, DrawnTable)}
 
 
 def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> _Algebra:
@@ -251,7 +259,7 @@ def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable
     )
 
 
-def _group(attention: Attention, members: list[_Algebra], names: Names) -> Group:
+def _group(attention: Attention, members: list[_Algebra], names: Names, drawn: Mapping[str, int]) -> Group:
     symbols: dict[Expr, Symbol] = {}
     dots: list[tuple[Symbol, str, str]] = []
     for dot in dict.fromkeys(dot for member in members for dot in member.dots):
@@ -263,10 +271,6 @@ def _group(attention: Attention, members: list[_Algebra], names: Names) -> Group
     (some,) = simplify((build.any_of(item.mask for item in maps),))
     (every,) = simplify((build.all_of(item.mask for item in maps),))
     length = members[0].branch.keys
-    keys, queries = key_bounds(some, length), query_bounds(some)
-    if some != every:
-        keys = replace(keys, must=key_bounds(every, length).must)
-        queries = replace(queries, must=query_bounds(every).must)
     return Group(
         name=maps[0].name if alone else names.fresh("_".join(item.name for item in maps)),
         maps=maps,
@@ -277,8 +281,7 @@ def _group(attention: Attention, members: list[_Algebra], names: Names) -> Group
         mask=some,
         key_mask=key_only(some),
         query_mask=query_only(some),
-        key_bounds=keys,
-        query_bounds=queries,
+        reach=reach(some, every, drawn, length, members[0].residue),
     )
 
 

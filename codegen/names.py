@@ -20,6 +20,7 @@ KERNEL_WORDS = (
     "q_offset q_offsets kv_offset B H G N M D E ACC PER_BATCH BLOCK_M BLOCK_N LOG2E full_tiles partial_tiles "
     "row_start row_stop full base o d_out call sizes vectors inputs backend device end first blocks stop run strip "
     "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
+    "spans listed listed_first first_listed listed_from at_first at_span at_listed "
     "residue residues length classes PAIRS pairs at_pair needs totals w_log_w "
     "log2_p scale scale_log2 LN2 TANH_APPROX offs_m offs_n last "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
@@ -47,8 +48,8 @@ MODULE_WORDS = [
     "mix",
     "draw",
 ]
-# What the templates make of a name: d_q, e_sink, size_D, by_read0, BLOCK_D; q_ptr, q_tile, v_values, q_stride0, ...
-_MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK)_")
+# What the templates make of a name: d_q, e_sink, size_D, by_read0, span0_lo; q_ptr, q_tile, v_values, q_stride0, ...
+_MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK|span\d+)_")
 _MADE_AFTER = re.compile(r"_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")
 
 

@@ -56,8 +56,8 @@ def _group(program: Program, group: Group) -> list[str]:
             f"    {item.name}: weights are {kind}",
             f"    {item.name}: kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
         ]
-    lines += _live("keys of queries i0..i1", group.key_bounds, naming)
-    lines += _live("queries of keys j0..j1", group.query_bounds, naming)
+    lines += _live("keys of queries i0..i1", group.reach.keys.bounds, naming)
+    lines += _live("queries of keys j0..j1", group.reach.queries.bounds, naming)
     for item in group.maps:
         for part in item.input_gradients:
             where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]

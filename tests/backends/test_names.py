@@ -42,8 +42,8 @@ attention zz {
   emit lse, total, rowmax, entropy, colsum
 }
 """
-MADE_OF_WORDS = re.compile(r"(d|e|by|size|BLOCK)_\w+|\w+_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)")
-MADE_FRESH = re.compile(r"(x|floor|(drawn|listed)\d+\w*|(may|must)\d_(lo|hi))(_\d+)?")
+MADE_OF_WORDS = re.compile(r"(d|e|by|size|BLOCK|span\d+)_\w+|\w+_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)")
+MADE_FRESH = re.compile(r"(x|floor|(drawn|listed)\d+\w*|(may|must|cut)\d_(lo|hi))(_\d+)?")
 
 
 @pytest.mark.parametrize("text", [EVERYTHING, PLAIN], ids=["everything", "plain"])
@@ -71,7 +71,8 @@ WORDS = sorted(
         *KERNEL_WORDS, *keyword.kwlist, *keyword.softkwlist, "self", "print", "triton", "q_ptr", "q_tile", "d_q", "e_q",
         "d_v", "q_stride0", "v_values", "lse_rows", "size_D", "BLOCK_D",
         "_grid", "_", "__x", "by_l", "x", "x_2", "floor",
-        "drawn0", "listed1", "out_out", "out_lse", "TResult", "d_q_0", "q_0", "q_at", "may0_lo", "call", "super",
+        "drawn0", "listed1", "out_out", "out_lse", "TResult", "d_q_0", "q_0", "q_at", "may0_lo", "span0_lo",
+        "cut0_hi", "call", "super",
     }
 )  # fmt: skip
 
