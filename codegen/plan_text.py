@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from attnc.codegen import build
 from attnc.codegen.bounds import Bounds
+from attnc.codegen.emit_prepass import span_leaves
 from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.plan import Pass, Plan
 from attnc.codegen.planner.search import Choice
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names
-from attnc.dsl.ir import Expr, Index, Kind, Load, Offset, Side, Size, Symbol, postorder
+from attnc.codegen.tell import tell
+from attnc.dsl.ir import Expr, Fn, Index, Kind, Load, Offset, Side, Size, Symbol, postorder
 
 TITLES: dict[Pass, str] = {"forward": "forward", "query": "d query", "key": "d key, d value"}
 
@@ -56,8 +59,9 @@ def _group(program: Program, group: Group) -> list[str]:
             f"    {item.name}: weights are {kind}",
             f"    {item.name}: kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
         ]
-    lines += _live("keys of queries i0..i1", group.reach.keys.bounds, naming)
-    lines += _live("queries of keys j0..j1", group.reach.queries.bounds, naming)
+    lines += _prepass(group)
+    lines += _live("keys of queries i0..i1", group.reach.keys.bounds, naming, group)
+    lines += _live("queries of keys j0..j1", group.reach.queries.bounds, naming, group)
     for item in group.maps:
         for part in item.input_gradients:
             where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]
@@ -65,26 +69,40 @@ def _group(program: Program, group: Group) -> list[str]:
     return lines
 
 
-def _live(title: str, bound: Bounds, naming: Naming) -> list[str]:
+def _prepass(group: Group) -> list[str]:
+    """What a pass visits beyond closed-form intervals."""
+    lines = []
+    for number, span in enumerate(group.reach.spans):
+        condition = build.apply(Fn.EQ if span.equal else Fn.LE, span.column, span.row)
+        lines.append(
+            f"    span{number}: rows between which {tell(condition)} may hold (lo, hi) and does (from, to), "
+            "from the least and greatest value of each tile, once a pass"
+        )
+    for item in group.reach.listings:
+        lines.append(f"    beside the intervals: the tiles that blocks of {item.tensor} touch, listed once a pass")
+    return lines
+
+
+def _live(title: str, bound: Bounds, naming: Naming, group: Group) -> list[str]:
     lines = []
     for word, intervals in (("may be live", bound.may), ("are all live", bound.must)):
-        texts = [f"[{_end(lo, 'first', naming)}, {_end(hi, 'end', naming)})" for lo, hi in intervals]
+        texts = [f"[{_end(lo, 'first', naming, group)}, {_end(hi, 'end', naming, group)})" for lo, hi in intervals]
         lines.append(f"    {title} that {word}: {' and '.join(texts) or 'none known'}")
     return lines
 
 
-def _end(end: Expr | None, open_end: str, naming: Naming) -> str:
+def _end(end: Expr | None, open_end: str, naming: Naming, group: Group) -> str:
     """An interval's end in the spec's own names."""
     if end is None:
         return open_end
-    leaves: dict[Expr, str] = {}
+    leaves = span_leaves(group)
     tensors: dict[str, str] = {}
     for node in postorder(end):
         match node:
             case Index(axis=axis):
                 leaves[node] = axis
             case Size(name=name) | Symbol(name=name):
-                leaves[node] = name
+                leaves.setdefault(node, name)
             case Offset(side=side):
                 leaves[node] = "q_offset" if side is Side.QUERY else "kv_offset"
             case Load(tensor=tensor):

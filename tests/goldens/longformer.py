@@ -271,9 +271,10 @@ def _fold(p, x, G):
     return torch.matmul(p.reshape(B, G, H // G * rows, columns).mT, x.reshape(B, G, H // G * rows, x.shape[3]))
 
 
-def _live_tiles(may, must, length, block):
+def _live_tiles(may, must, length, block, listed=()):
     """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals (lo, hi) that may and
-    that must be live. An end may be a tensor over batch and heads; None is open."""
+    that must be live, and from the numbers of listed tiles. An end may be a tensor over batch and heads; None is
+    open."""
 
     def least(end):
         return int(end.min()) if isinstance(end, torch.Tensor) else end
@@ -283,9 +284,10 @@ def _live_tiles(may, must, length, block):
 
     may = [(0 if lo is None else least(lo), length if hi is None else most(hi)) for lo, hi in may]
     must = [(0 if lo is None else most(lo), length if hi is None else least(hi)) for lo, hi in must]
+    listed = frozenset(listed)
     for start in range(0, length, block):
         stop = min(start + block, length)
-        if any(lo < stop and start < hi and lo < hi for lo, hi in may):
+        if start // block in listed or any(lo < stop and start < hi and lo < hi for lo, hi in may):
             yield start, stop, any(lo <= start and stop <= hi for lo, hi in must)
 
 
