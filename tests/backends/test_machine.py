@@ -6,18 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attnc.runtime.machine import amd
+from attnc.codegen.planner.targets import Gpu, targets
+from attnc.runtime.machine import CAVEAT, KernelFacts, LoopFacts, amd, as_json, as_text, misses
 from attnc.runtime.machine.disassembly import Instruction, functions
 from attnc.runtime.machine.loops import loops
 from attnc.runtime.machine.pipes import bytes_moved, pipe_of, product, registers
+from attnc.runtime.machine.simulate import clocks
 
 ROOT = Path(__file__).parents[2]
+H100 = targets().find("sm_90")
+assert isinstance(H100, Gpu)
 
 
 def worker(*jobs: str) -> dict[str, Any]:
@@ -146,6 +151,88 @@ def test_metadata_of_amd() -> None:
 
 
 # --- the model --------------------------------------------------------------------------------
+
+
+def simulated(*lines: str, warps: int = 4, solo: frozenset[int] = frozenset()) -> float:
+    code = [one(line) for line in lines]
+    products = {number: product(code, number) for number, item in enumerate(code) if pipe_of(item) == "tensor"}
+    return clocks(code, range(len(code)), solo, products, warps, H100)
+
+
+def test_simulated_chains_wait_and_others_issue() -> None:
+    """fp32 takes 4 clocks to its result and the pipe takes one instruction a clock: 128 lanes, 4 sub-partitions."""
+    chain = [f"FFMA R{place + 1}, R{place}, R{place}, R{place}" for place in range(20)] + ["FFMA R0, R20, R20, R20"]
+    assert simulated(*chain) == pytest.approx(4 * len(chain), rel=0.02)
+    assert simulated(*(f"FFMA R{place}, R99, R98, R97" for place in range(20))) == 20
+    # exponentials: 16 lanes for 128 a clock over the SM, so 8 clocks a warp's instruction
+    assert simulated(*(f"MUFU.EX2 R{place}, R99" for place in range(20))) == 160
+
+
+def test_simulated_warps_share_pipes_and_meet_at_barriers() -> None:
+    exponentials = [f"MUFU.EX2 R{place}, R99" for place in range(20)]
+    barrier = "BAR.SYNC 0x0"
+    assert 160 <= simulated(*exponentials, barrier) < 190
+    assert 320 <= simulated(*exponentials, barrier, warps=8) < 350
+    assert 160 <= simulated(*exponentials, barrier, warps=8, solo=frozenset(range(20))) < 190  # one warp's
+
+
+def test_simulated_products_run_beside_what_does_not_wait() -> None:
+    """A wgmma of 64 x 128 x 16 takes 64 clocks at 2048 multiply-adds a clock; FFMAs go on beside it until the wait."""
+    wgmma = "HGMMA.64x128x16.F32.BF16 R24, R20, gdesc[UR4], R24, gsb0"
+    wait = "WARPGROUP.DEPBAR.LE gsb0, 0x0"
+    others = [f"FFMA R{place}, R99, R98, R97" for place in range(40)]
+    assert simulated(wgmma, *others, wait) < simulated(wgmma, wait, *others) - 30
+
+
+LOOP = LoopFacts(
+    tiles="full", address=0, instructions=400, scores=4096, products=2.0, instructions_per_score=12.0,
+    fp32_per_score=3.3, integer_per_score=2.0, special_per_score=1.0, memory_per_score=0.5, waits=2, spills=0,
+    atomics=0, descriptors=False, bound="tensor", pipes={"tensor": 100.0}, clocks=100.0, least_clocks=90.0, est=50.0,
+    limit=55.0,
+)  # fmt: skip
+KERNEL = KernelFacts(
+    kernel="k",
+    step="forward",
+    target="sm_90",
+    dtype="bf16",
+    dim=64,
+    block_m=64,
+    block_n=64,
+    warps=4,
+    stages=2,
+    shared=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "gates"),
+    [
+        ({}, []),
+        ({"spills": 1}, ["spills in an iteration"]),
+        ({"waits": 3}, ["waits for wgmma"]),
+        ({"fp32_per_score": 3.31}, ["fp32 instructions a score"]),  # 2.3 + 64 / 64
+        ({"integer_per_score": 2.01}, ["integer instructions a score"]),
+        ({"integer_per_score": 4.5, "tiles": "partial", "instructions_per_score": 30.0}, []),
+        ({"integer_per_score": 4.51, "tiles": "partial"}, ["integer instructions a score"]),
+        ({"instructions_per_score": 12.01}, ["instructions a score"]),
+        ({"instructions_per_score": 9.01, "descriptors": True}, ["instructions a score"]),
+    ],
+)
+def test_limits(change: dict[str, Any], gates: list[str]) -> None:
+    facts = replace(KERNEL, loops=(replace(LOOP, **change),))
+    assert [miss.gate for miss in misses(facts)] == gates
+    text = as_text([facts])
+    assert all(f"{gate}, at most" in text for gate in gates) and text.count("misses") == len(gates)
+    assert text.endswith(CAVEAT) and as_json([facts])["caveat"] == CAVEAT
+
+
+def test_a_loop_by_its_tiles() -> None:
+    facts = replace(KERNEL, loops=(LOOP, replace(LOOP, tiles="partial", spills=2)))
+    assert [facts.loop(tiles).spills for tiles in ("full", "partial")] == [0, 2] and facts.hot_spills == 2
+    assert replace(KERNEL, loops=(replace(LOOP, tiles="all"),)).loop("partial").tiles == "all"
+    with pytest.raises(LookupError, match="no hot loop"):
+        KERNEL.loop("full")
+
 
 # est and bound (percent of the dense bf16 peak), clocks for 1024 scores, instructions, instructions per score,
 # registers, stack and blocks an SM, from the script that FlexAttention's figures in docs/performance.md are from, with
