@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from attnc.runtime.machine.facts import KernelFacts, LoopFacts
 
+FORWARD_FP32, BACKWARD_FP32 = 2.3, 3.3  # scale and sum; scale, minus delta, times p; and what a row costs
 INTEGER_FULL, INTEGER_PARTIAL = 2.0, 4.5  # a compare and a select a score, and what addresses take
 WITH_DESCRIPTORS, WITH_POINTERS = 9.0, 12.0  # instructions a score
 
@@ -35,13 +36,14 @@ def misses(facts: KernelFacts) -> tuple[Miss, ...]:
 
 
 def _gates(facts: KernelFacts, loop: LoopFacts) -> list[tuple[str, float, float]]:
-    """(what is counted, its figure, the most it may be) of one loop. Products in float32: a scale and a sum of the
-    exponentials, and the accumulator's rescaling, which is BLOCK_N times rarer than D columns of it."""
+    """(what is counted, its figure, the most it may be) of one loop. The forward rescales D columns of its sums once
+    for BLOCK_N scores."""
     partial = loop.tiles == "partial"
+    fp32 = FORWARD_FP32 + facts.dim / facts.block_n if facts.step == "forward" else BACKWARD_FP32
     found = [
         ("spills in an iteration", float(loop.spills), 0.0),
         ("waits for wgmma", float(loop.waits), max(1.0, loop.products)),
-        ("fp32 instructions a score", loop.fp32_per_score, 2.3 + facts.dim / facts.block_n),
+        ("fp32 instructions a score", loop.fp32_per_score, fp32),
         ("integer instructions a score", loop.integer_per_score, INTEGER_PARTIAL if partial else INTEGER_FULL),
     ]
     if not partial:

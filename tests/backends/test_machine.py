@@ -226,6 +226,13 @@ def test_limits(change: dict[str, Any], gates: list[str]) -> None:
     assert text.endswith(CAVEAT) and as_json([facts])["caveat"] == CAVEAT
 
 
+def test_limits_of_fp32_by_pass() -> None:
+    loop = replace(LOOP, fp32_per_score=3.2)
+    assert [bool(misses(replace(KERNEL, block_n=size, loops=(loop,)))) for size in (64, 128)] == [False, True]
+    assert not misses(replace(KERNEL, block_n=128, step="key", loops=(loop,)))
+    assert misses(replace(KERNEL, step="query", dim=128, loops=(replace(loop, fp32_per_score=3.31),)))
+
+
 def test_a_loop_by_its_tiles() -> None:
     facts = replace(KERNEL, loops=(LOOP, replace(LOOP, tiles="partial", spills=2)))
     assert [facts.loop(tiles).spills for tiles in ("full", "partial")] == [0, 2] and facts.hot_spills == 2
