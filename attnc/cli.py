@@ -84,6 +84,14 @@ def _size(text: str) -> int:
     return int(text)
 
 
+def _tile(text: str) -> tuple[int, int]:
+    """``64`` or ``128x64``."""
+    sides = [_size(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"`{text}` is no tile: write 64, or 128x64 (queries x keys)")
+    return sides[0], sides[-1]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="attnc", description="A compiler from attention specs to fused kernels.")
     parser.add_argument("--version", action="version", version=f"attnc {VERSION}")
@@ -143,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("-m", type=_size, help="keys (as many as queries)")
     show.add_argument("--heads", type=_size, default=1, help="query heads (1); drawn one by one where they differ")
     show.add_argument("--input", action="append", default=[], metavar="NAME=JSON", help="an input that the mask reads")
+    show.add_argument("--tiles", type=_tile, metavar="SIZE", help="its tiles: 64, or 128x64 (queries x keys)")
     show.add_argument("--png", metavar="FILE", help="write a PNG instead")
     show.add_argument("--svg", metavar="FILE", help="write an SVG instead")
 

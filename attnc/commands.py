@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -236,7 +235,6 @@ def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.dsl.ir import Attention
-    from attnc.show import live, png, svg, terminal
 
     construct = _construct(options, inputs)
     if not isinstance(construct, Attention):
@@ -246,24 +244,27 @@ def show(options: argparse.Namespace, inputs: Inputs) -> int:
     try:
         import torch
 
-        from attnc.runtime.reference import mask
+        from attnc.pictures import pairs, tiles
     except ModuleNotFoundError as error:
         raise Refused(f"show evaluates the mask with {error.name}: pip install 'attnc[torch]'") from error
     given = replace(construct, inputs=tuple(item for item in construct.inputs if item.name in values))
-    tensors = {name: torch.tensor(value) for name, value in values.items()}
     keys = options.m if options.m is not None else options.n
-    pairs = mask(given, N=options.n, M=keys, B=1, H=options.heads, inputs=tensors)
-    heads: list[list[list[bool]]] = pairs[0].tolist()
-    for head, rows in enumerate(heads):
-        which = f", head {head}" if len(heads) > 1 else ""
-        size = f"N = {len(rows)}, M = {len(rows[0])}"
-        title = f"{construct.name}{which}: {size}, {100 * live(rows) / (len(rows) * len(rows[0])):.1f}% live"
+    columns = shutil.get_terminal_size().columns
+    try:
+        tensors = {name: torch.tensor(value) for name, value in values.items()}
+        if options.tiles is None:
+            pictures = list(pairs(given, options.n, keys, options.heads, tensors, columns=columns))
+        else:
+            pictures = list(tiles(given, options.n, keys, options.heads, tensors, options.tiles, columns=columns))
+    except (TypeError, ValueError) as error:  # an input of another shape
+        raise Refused(f"--input: {error}") from error
+    for picture in pictures:
         if options.png is not None:
-            write(_numbered(options.png, head, len(heads)), png(rows))
+            write(picture.named(options.png), picture.png())
         if options.svg is not None:
-            write(_numbered(options.svg, head, len(heads)), svg(rows, title=title).encode())
+            write(picture.named(options.svg), picture.svg())
         if options.png is None and options.svg is None:
-            print(title, terminal(rows, columns=shutil.get_terminal_size().columns), sep="\n")
+            print(picture.text)
     return CLEAN
 
 
@@ -287,12 +288,6 @@ def _json(text: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise Refused(f"--input: `{text}` is no JSON number or array: {error}") from error
-
-
-def _numbered(path: str, head: int, heads: int) -> str:
-    """``mask.png`` for one head; ``mask.0.png``, ``mask.1.png`` for several."""
-    stem, extension = os.path.splitext(path)
-    return path if heads == 1 else f"{stem}.{head}{extension}"
 
 
 # --- explain, env, clean, version -------------------------------------------------------------

@@ -223,10 +223,60 @@ def test_show_takes_inputs(capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines()[2:4] == ["│██  │", "│  ██│"]
 
 
+def test_show_draws_tiles(capsys: Capture) -> None:
+    assert main(["show", "local.attn", "--param", "w=4", "-n", "12", "--tiles", "4"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "local: N = 12, M = 12, tiles of 4 x 4",
+        "┌──────┐",
+        "│██▒▒  │",
+        "│▒▒██▒▒│",
+        "│  ▒▒██│",
+        "└──────┘",
+        "9 tiles: 2 empty, 4 partial, 3 full",
+        "7 hold live pairs: 77.8% of the cost of dense; 61.1% of the pairs are live",
+    ]
+
+
+def test_show_draws_tiles_of_two_sides_and_each_head(capsys: Capture, folder: Path) -> None:
+    command = ["show", "heads.attn", "--param", "w=[0, 9]", "-n", "8", "--heads", "2", "--tiles", "4x2"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "heads, head 0: N = 8, M = 8, tiles of 4 x 2\n┌────┐\n│▒▒  │\n│  ▒▒│\n└────┘\n8 tiles: 4 empty" in out
+    assert "heads, head 1: N = 8, M = 8, tiles of 4 x 2\n┌────┐\n│████│" in out
+    assert main([*command, "--png", "t.png", "--svg", "t.svg"]) == 0
+    assert capsys.readouterr().out == ""
+    assert {"t.0.png", "t.1.png", "t.0.svg", "t.1.svg"} <= set(os.listdir(folder))
+
+
+def test_show_scales_down_what_does_not_fit(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["show", "local.attn", "--param", "w=1000", "-n", "100000", "--tiles", "64"]) == 0
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "local: N = 100000, M = 100000, tiles of 64 x 64, each cell 84 x 42 of them"
+    assert max(map(len, lines[:-2])) == 40
+    assert lines[-1] == "51,307 hold live pairs: 2.1% of the cost of dense"  # more pairs than are counted
+
+
+def test_show_takes_inputs_for_tiles(capsys: Capture) -> None:
+    assert main(["show", "documents.attn", "-n", "4", "--tiles", "2", "--input", "ids=[[0, 0, 1, 1]]"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == ["│██  │", "│  ██│"]
+
+
+@pytest.mark.parametrize("written", ["0", "64x", "x", "1x2x3", "big"])
+def test_show_refuses_what_is_no_tile(written: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["show", "local.attn", "--param", "w=1", "--tiles", written])
+    assert stop.value.code == 2
+    assert "--tiles" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["documents.attn"], "reads the input `ids`"),
+        (["documents.attn", "--input", "ids=[[0, 0]]"], "axis 1 is M = 64, but the tensor has 2 there"),
+        (["documents.attn", "--input", "ids=[0, 0]"], "expected [B, M], got 1 axes"),
+        (["documents.attn", "--input", "ids=[[0, 0], [1]]"], "--input: "),
         (["documents.attn", "--input", "ids=[0"], "is no JSON"),
         (["documents.attn", "--input", "idz=[0]"], "has no input `idz`"),
     ],
