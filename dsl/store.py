@@ -16,8 +16,9 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-# Suffixes: a generated module, its bytecode, the tables of the grammar's parser, the bytecode of a template.
-KINDS = ("py", "code", "lalr", "j2")
+# Suffixes: a generated module, its bytecode, the tables of the grammar's parser, the bytecode of a template, a lowered
+# kernel's library.
+KINDS = ("py", "code", "lalr", "j2", "so")
 _SEAL = 32  # bytes of a seal: SHA-256
 
 

@@ -55,10 +55,20 @@ class Op:
         **inputs: Tensor | int | float | bool,
     ) -> Any:
         """The result: a tensor [B, H, N, E], or a named tuple of ``out`` and what the spec emits. ``backend``:
-        auto, triton, interpret, eager, reference; a backend asked for by name works or raises."""
+        auto, triton, interpret, ttir, eager, reference; a backend asked for by name works or raises."""
         if backend == "reference":
             return self._reference(vectors, inputs, q_offset, kv_offset)
-        return self._function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **inputs)
+        function = self._native if backend == "ttir" else self._function
+        return function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **inputs)
+
+    @cached_property
+    def _native(self) -> Callable[..., Any]:
+        """The op whose Triton kernels are lowered to C++."""
+        from attnc.runtime.ttir.twin import twin
+
+        module = twin(self._loaded)
+        function: Callable[..., Any] = getattr(module, module.__all__[0])
+        return function
 
     def reference(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -154,12 +154,15 @@ def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     return found
 
 
-def check(call: Call, backend: str, dtype: torch.dtype) -> None:
-    """The backend equals the reference, results and gradients, within the tolerance of ``dtype``."""
+def check(
+    call: Call, backend: str, dtype: torch.dtype, *, run: Callable[[Call, str], dict[str, Tensor]] = outcome
+) -> None:
+    """The backend equals the reference, results and gradients, within the tolerance of ``dtype``. ``run`` gives the
+    backend's outcome, here or in another process."""
     rounded = call.prepared(dtype)
     exact = rounded.exact()
     expected = outcome(exact, "reference")
-    actual = outcome(rounded, backend)
+    actual = run(rounded, backend)
     assert list(actual) == list(expected)
     sizes = terms(exact, expected)
     for name, exact_value in expected.items():

@@ -6,9 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.backends.native import Native
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTNC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def native(_own_cache: None) -> Iterator[Native]:
+    """The process in which kernels are compiled."""
+    process = Native()
+    yield process
+    process.close()

@@ -1,0 +1,115 @@
+"""Whole ops through the native executor: the kernels that GPUs get, at sizes that the interpreter does not reach."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+import attnc
+from tests.backends.calls import Call, check, cotangents, make, outcome
+from tests.backends.native import Native
+from tests.backends.specs import calls
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LARGE = calls(lengths=(1, 17, 129, 300, 515), dims=(1, 16, 17, 64, 80), groups=(1, 3))
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@given(call=LARGE, dtype=st.sampled_from(DTYPES))
+def test_equals_the_reference(native: Native, call: Call, dtype: torch.dtype) -> None:
+    note(str(call.op))
+    check(call, "ttir", dtype, run=partial(native.call, outcome))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "params"), [("causal", {}), ("longformer", {"w": 200, "g": 3})])
+def test_equals_the_reference_at_real_lengths(
+    native: Native, name: str, params: dict[str, int], dtype: torch.dtype
+) -> None:
+    op = attnc.load(EXAMPLES / f"{name}.attn", **params)
+    call = make(op, {"B": 1, "H": 2, "G": 1, "N": 1500, "M": 2047, "D": 64, "E": 64})
+    check(call, "ttir", dtype, run=partial(native.call, outcome))
+
+
+def test_four_thousand_tokens(native: Native) -> None:
+    """Forward and backward against PyTorch's own attention."""
+    op = attnc.load(EXAMPLES / "causal.attn")
+    call = make(op, {"B": 1, "H": 2, "G": 2, "N": 4096, "M": 4096, "D": 64, "E": 64}).prepared(torch.float32)
+    q, k, v = (x.detach().requires_grad_() for x in call.vectors.values())
+    found = native.call(outcome, call, "ttir")
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(found["out"], expected)
+    grads = torch.autograd.grad(expected, (q, k, v), cotangents({"out": expected})["out"].float())
+    for name, grad in zip(("d_q", "d_k", "d_v"), grads, strict=True):
+        torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-4)
+
+
+def test_the_same_bits_every_time(native: Native) -> None:
+    """Whatever thread a program runs on."""
+    call = make(attnc.load(EXAMPLES / "alibi.attn"), {"B": 2, "H": 4, "G": 2, "N": 130, "M": 130, "D": 16, "E": 16})
+    call = call.prepared(torch.float32)
+    first, second = (native.call(outcome, call, "ttir") for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- where it cannot run
+
+
+def test_not_where_kernels_are_interpreted() -> None:
+    q = torch.randn(1, 1, 4, 8)
+    with pytest.raises(RuntimeError, match="backend 'ttir' cannot run: TRITON_INTERPRET=1 was set"):
+        attnc.load(EXAMPLES / "causal.attn")(q, q, q, backend="ttir")
+
+
+def test_not_from_a_module_alone() -> None:
+    space: dict[str, object] = {"__name__": "alone"}
+    exec(attnc.load(EXAMPLES / "causal.attn").source().replace('"attnc::', '"attnc_alone::'), space)
+    q = torch.randn(1, 1, 4, 8)
+    function = space["causal"]
+    assert callable(function)
+    with pytest.raises(RuntimeError, match=r"is not in this module: attnc\.load gives an op that has it"):
+        function(q, q, q, backend="ttir")
+
+
+def _without_compiler(folder: str) -> None:
+    from attnc.runtime.ttir.build import library
+
+    kept = dict(os.environ)
+    os.environ["PATH"] = folder
+    os.environ.pop("CXX", None)
+    try:
+        library("int answer() { return 42; }")
+    finally:
+        os.environ.update(kept)
+
+
+def test_not_without_a_compiler(native: Native, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler: install g\+\+ or clang\+\+, or set CXX"):
+        native.call(_without_compiler, str(tmp_path))
+
+
+def _rebuilt(text: str) -> tuple[int, int]:
+    """What a library answers, before and after its file in the cache is damaged."""
+    from attnc.dsl.store import directory
+    from attnc.runtime.ttir.build import library
+
+    answers = []
+    before = set(directory().glob("*.so"))
+    for _ in range(2):
+        answers.append(int(library(text).answer()))
+        (path,) = set(directory().glob("*.so")) - before
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        path.unlink()
+        path.write_bytes(data)
+    return answers[0], answers[1]
+
+
+def test_a_damaged_library_is_built_again(native: Native) -> None:
+    assert native.call(_rebuilt, 'extern "C" int answer() { return 42; }') == (42, 42)
