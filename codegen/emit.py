@@ -13,7 +13,7 @@ from attnc.codegen.emit_torch import TorchGroup, torch_group
 from attnc.codegen.emit_triton import kernels
 from attnc.codegen.environment import environment
 from attnc.codegen.kernel import Kernel
-from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program
+from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
 from attnc.dsl.ir import Const, Size
@@ -40,6 +40,12 @@ class OpGroup(TorchGroup):
     padded: tuple[str, ...]
     actual: str
     results: tuple[str, ...]
+    parts: tuple[OpGroup, ...]
+    summed: TorchGroup | None
+
+    @property
+    def passes(self) -> tuple[OpGroup, ...]:
+        return self.parts or (self,)
 
 
 def emit(program: Program, plan: Plan) -> str:
@@ -51,6 +57,7 @@ def emit(program: Program, plan: Plan) -> str:
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
     groups = [_op_group(program, group, naming, digest) for group in program.groups]
+    passes = [part for t in groups for part in t.passes]
     by_group = [kernels(program, group, naming) for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     before = prologue(program, naming)
@@ -78,19 +85,20 @@ def emit(program: Program, plan: Plan) -> str:
         entropy=any(item.entropy and item.exponential for item in program.maps),
         rows=128,
         columns=512,
-        strided=any(group.residue is not None for group in program.groups),
+        strided=any(t.step > 1 for t in passes),
+        merged=any(t.parts for t in groups),
         strips=any(t.pair_inputs for t in groups),
         vectors=vectors,
         inputs=inputs,
         torch_helpers=before.helpers,
-        zeroed=any(t.zeroed for t in groups),
+        zeroed=any(t.zeroed for t in passes),
         listed=any(isinstance(table, ListedTable) for table in program.tables),
         drawn=any(isinstance(table, DrawnTable) for table in program.tables),
-        spans=any(t.prepass.spans for t in groups),
-        drawn_tiles=any(x.drawn for t in groups for x in t.prepass.listings),
-        table_tiles=any(not x.drawn for t in groups for x in t.prepass.listings),
-        prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in groups],
-        eager=[env.get_template("eager.py.j2").render(t=t) for t in groups],
+        spans=any(t.prepass.spans for t in passes),
+        drawn_tiles=any(x.drawn for t in passes for x in t.prepass.listings),
+        table_tiles=any(not x.drawn for t in passes for x in t.prepass.listings),
+        prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
+        eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
         helpers=helpers,
@@ -122,14 +130,19 @@ def _tanh_approx(target: str) -> str:
 
 
 def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
-    by_name = {kernel.name.removeprefix(t.prefix): kernel for kernel in found}
-    return env.get_template("op.py.j2").render(
-        t=t,
-        forward=by_name["_forward_kernel"],
-        query=by_name["_query_kernel"],
-        key=by_name["_key_kernel"],
-        colsum={item.tag: by_name.get(f"_colsum{item.tag}_kernel") for item in t.maps},
-    )
+    by_name = {kernel.name: kernel for kernel in found}
+    hosts = [
+        env.get_template("host.py.j2").render(
+            t=part,
+            s=part.summed or part,
+            forward=by_name[f"{part.prefix}_forward_kernel"],
+            query=by_name[f"{part.prefix}_query_kernel"],
+            key=by_name[f"{part.prefix}_key_kernel"],
+            colsum={item.tag: by_name.get(f"{part.prefix}_colsum{item.tag}_kernel") for item in t.maps},
+        )
+        for part in t.passes
+    ]
+    return "".join(hosts) + env.get_template("op.py.j2").render(t=t, s=t.parts[0].summed if t.parts else t)
 
 
 def _params(program: Program) -> str:
@@ -210,6 +223,8 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> Op
         padded=tuple(dict.fromkeys(f"{naming.tensor(name)}.shape[3]" for name in (*group.queries, group.value))),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
+        parts=tuple(_op_group(program, part, naming, digest) for part in group.parts),
+        summed=torch_group(program, summed(group), naming) if group.partial else None,
     )
 
 

@@ -77,6 +77,7 @@ class TorchGroup:
     """What templates/eager.py.j2 and templates/op.py.j2 need to print one group of maps."""
 
     prefix: str
+    partial: bool
     arguments: str
     tensor_arguments: tuple[str, ...]
     size_arguments: tuple[str, ...]
@@ -265,6 +266,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
     arguments = (*queries, *keys, value, *reads, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *builder.sizes)
     return TorchGroup(
         prefix=naming.function(group.name),
+        partial=group.partial,
         arguments=", ".join(arguments),
         tensor_arguments=(*queries, *keys, value, *reads),
         size_arguments=builder.sizes,
@@ -275,7 +277,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
         input_totals=tuple(dict.fromkeys(name for name, _, _, _ in scatter)),
         dots=found.dots,
         maps=maps,
-        out_dtype=f"{value}.dtype" if program.single else "acc",
+        out_dtype=f"{value}.dtype" if program.single and not group.partial else "acc",
         may=may,
         must=must,
         uses_tile=uses_tile,

@@ -22,18 +22,21 @@ from attnc.codegen.kernel import (
     TotalText,
 )
 from attnc.codegen.kernel_builder import Builder
-from attnc.codegen.lower import G, Group, InputGradient, Map, Program
+from attnc.codegen.lower import G, Group, InputGradient, Map, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.printer import Text
 from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
 def kernels(program: Program, group: Group, naming: Naming) -> tuple[Kernel, ...]:
-    """The kernels of a group: forward, gradients by query, gradients by key, and a map's sums over queries if it
-    emits them."""
-    found = [_forward(program, group, naming), _backward_query(program, group, naming)]
-    found.append(_by_key(program, group, naming, group.maps, grads=True))
-    found += [_by_key(program, group, naming, (item,), grads=False) for item in group.maps if item.colsum]
+    """The kernels of a group, pass by pass: forward, gradients by query, gradients by key, and a map's sums over
+    queries if it emits them."""
+    found = []
+    for part in group.passes:
+        found.append(_forward(program, summed(part) if part.partial else part, naming))
+        found.append(_backward_query(program, part, naming))
+        found.append(_by_key(program, part, naming, part.maps, grads=True))
+        found += [_by_key(program, part, naming, (item,), grads=False) for item in part.maps if item.colsum]
     return tuple(found)
 
 
@@ -234,7 +237,7 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
     lines.outer.extend(bounds[0])
     key_lines, key_live = _key_live(builder, lines)
     tensors = _vectors(builder)
-    tensors += builder.read_arguments((*group.reads, *group.divisor_reads))
+    tensors += builder.read_arguments(group.reads if group.partial else (*group.reads, *group.divisor_reads))
     maps = []
     for item in group.maps:
         text = _map_text(builder, item, (ROW, ALL), lines, {})
@@ -253,7 +256,7 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
             notes = builder.note("p", "divisor")
             divisor_lines = builder.block({"divisor": item.scaled}, (ALL,), notes=notes, keep=False)[0]
         maps.append(replace(text, raw_lines=raw_lines, floors=floors, divisor_lines=divisor_lines))
-        tensors.append(_plain(f"out{item.tag}", "vector" if program.single else "acc"))
+        tensors.append(_plain(f"out{item.tag}", "vector" if program.single and not group.partial else "acc"))
         tensors += [_plain(name) for name in stored(item)]
     return Kernel(
         kind="forward",
@@ -285,7 +288,7 @@ def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
         wanted = {name: value for name, value in own.items() if name not in columns}
         maps.append(_map_text(builder, item, (ROW, ALL), lines, wanted))
         tensors += _backward_arguments(builder, item, maps[-1])
-    tensors += [_plain(f"d_{naming.tensor(name)}", "vector") for name in group.queries]
+    tensors += [_plain(f"d_{naming.tensor(name)}", _gradient(group)) for name in group.queries]
     totals = {
         reach: tuple(TotalText(total=t, gradient=name) for _, part, t, name in found.inputs if part.read.reach == reach)
         for reach in ("row", "pair")
@@ -338,7 +341,7 @@ def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Ma
         maps.append(_map_text(builder, item, (KEY, HEAD, ALL), lines, wanted))
         tensors += _backward_arguments(builder, item, maps[-1])[: None if grads else len(statistics(item))]
     if grads:
-        tensors += [_plain(f"d_{naming.tensor(name)}", "vector") for name in (*group.keys, group.value)]
+        tensors += [_plain(f"d_{naming.tensor(name)}", _gradient(group)) for name in (*group.keys, group.value)]
         totals = columns
     else:
         totals = (TotalText(total="colsum", gradient=f"p{members[0].tag}"),)
@@ -427,6 +430,11 @@ def stored(item: Map) -> tuple[str, ...]:
     """Every row statistic that a forward kernel writes."""
     more = [f"rowmax{item.tag}"] * item.rowmax + [f"u{item.tag}"] * item.entropy
     return (*saved(item), *more)
+
+
+def _gradient(group: Group) -> str:
+    """The type of vectors' gradients: those of several passes are rounded when they are added."""
+    return "acc" if group.partial else "vector"
 
 
 def _plain(name: str, element: str = "acc") -> Argument:

@@ -18,16 +18,17 @@ every input read follow from g by ``derive`` over the shared graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
 
 from attnc.codegen import build
 from attnc.codegen.bounds import key_only, query_only
 from attnc.codegen.derive import derive
+from attnc.codegen.passes import Pass, passes
 from attnc.codegen.prepass import Reach, reach
 from attnc.codegen.printer import Names
-from attnc.codegen.residue import Residue, separate
+from attnc.codegen.residue import Residue
 from attnc.codegen.simplify import simplify
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.ir import (
@@ -131,7 +132,9 @@ class Group:
     """Maps over the same keys, live in the same tiles, and the same values, computed in one pass: each dot once,
     each tile of keys read once.
     ``mask`` is live where any map is; ``must`` of its reach holds for all of them. ``dots``: Symbol, query, key.
-    ``residue``: what its masks demand beside what they say themselves; tiles are then gathered by its step."""
+    ``residue``: what its masks demand beside what they say themselves; tiles are then gathered by its step.
+    ``parts``: passes over disjoint pairs whose results are merged, where one pass would cost more; a part is
+    ``partial``: its weights are not divided. ``together``: what a whole and its parts print, for them to agree."""
 
     name: str
     maps: tuple[Map, ...]
@@ -143,6 +146,13 @@ class Group:
     key_mask: Expr
     query_mask: Expr
     reach: Reach
+    parts: tuple[Group, ...] = ()
+    partial: bool = False
+    together: tuple[Expr, ...] = ()
+
+    @property
+    def passes(self) -> tuple[Group, ...]:
+        return self.parts or (self,)
 
     @property
     def queries(self) -> tuple[str, ...]:
@@ -169,6 +179,8 @@ class Group:
     @property
     def expressions(self) -> tuple[Expr, ...]:
         """Everything that is printed for some map."""
+        if self.together:
+            return self.together
         found: list[Expr] = []
         for item in self.maps:
             found += [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
@@ -209,7 +221,7 @@ class _Algebra:
     score: Expr
     raw: Expr
     mask: Expr
-    residue: Residue | None
+    passes: tuple[Pass, ...]
     exponential: bool
     weight: Expr
     dots: tuple[Dot, ...]
@@ -223,9 +235,11 @@ def lower(attention: Attention) -> Program:
         found = _algebra(attention, branch, tables)
         keys = frozenset(dot.right for dot in found.dots)
         # A window beside a whole row is cheaper alone: together, each tile would cost both maps.
-        live = reach(found.mask, found.mask, _drawn_blocks(tables), branch.keys, found.residue)
-        visited = live.keys.bounds.may, live.keys.cut, live.listings
-        shared.setdefault((keys, branch.value, branch.keys, visited, found.residue), []).append(found)
+        first = found.passes[0]
+        live = reach(first.mask, first.mask, _drawn_blocks(tables), branch.keys, first.residue)
+        visited = live.keys.bounds.may, live.keys.cut, live.listings, first.residue
+        same = visited if len(found.passes) == 1 else found.passes
+        shared.setdefault((keys, branch.value, branch.keys, same), []).append(found)
     names = Names([branch.name for branch in attention.branches])
     groups = tuple(_group(attention, members, names, _drawn_blocks(tables)) for members in shared.values())
     return Program(attention=attention, tables=tuple(tables.values()), groups=groups)
@@ -238,7 +252,8 @@ def _drawn_blocks(tables: Mapping[Expr, DrawnTable | ListedTable]) -> dict[str, 
 def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable | ListedTable]) -> _Algebra:
     score, mask = transform((branch.score, branch.mask), lambda node: _tabulate(attention, node, tables))
     raw, mask = simplify((score, mask))
-    residue, mask = separate(mask)
+    split = passes(mask, branch.keys, _drawn_blocks(tables))
+    mask = split[0].mask if len(split) == 1 else mask
     raw = _reciprocals(raw)
     weight = simplify((branch.normalization.weight,))[0]
     exponent = _exponent(weight)
@@ -252,7 +267,7 @@ def _algebra(attention: Attention, branch: Branch, tables: dict[Expr, DrawnTable
         score=score,
         raw=raw,
         mask=mask,
-        residue=residue,
+        passes=split,
         exponential=exponent is not None,
         weight=weight,
         dots=tuple(node for node in postorder(score, raw, mask, weight) if isinstance(node, Dot)),
@@ -268,21 +283,50 @@ def _group(attention: Attention, members: list[_Algebra], names: Names, drawn: M
         dots.append((symbols[dot], dot.left.name, dot.right.name))
     alone = len(members) == 1
     maps = tuple(_map(attention, member, symbols, "" if alone else f"_{member.branch.name}") for member in members)
-    (some,) = simplify((build.any_of(item.mask for item in maps),))
-    (every,) = simplify((build.all_of(item.mask for item in maps),))
-    length = members[0].branch.keys
-    return Group(
+    group = Group(
         name=maps[0].name if alone else names.fresh("_".join(item.name for item in maps)),
         maps=maps,
         dots=tuple(dots),
         value=members[0].branch.value,
-        length=length,
-        residue=members[0].residue,
-        mask=some,
-        key_mask=key_only(some),
-        query_mask=query_only(some),
-        reach=reach(some, every, drawn, length, members[0].residue),
+        length=members[0].branch.keys,
+        residue=members[0].passes[0].residue,
+        **_live(maps, drawn, members[0].branch.keys, members[0].passes[0].residue),
     )
+    if len(members[0].passes) == 1:
+        return group
+    parts: list[Group] = []
+    for part in members[0].passes:
+        own = tuple(replace(item, mask=part.mask) for item in maps)
+        live = _live(own, drawn, group.length, part.residue)
+        name = names.fresh(f"{group.name}_part{len(parts)}")
+        parts.append(replace(group, name=name, maps=own, residue=part.residue, partial=True, **live))
+    together = tuple(node for item in (group, *parts) for node in item.expressions)
+    parts = [replace(part, together=together) for part in parts]
+    return replace(group, residue=None, parts=tuple(parts), together=together)
+
+
+def summed(group: Group) -> Group:
+    """A part whose weights are not divided: a softmax over its own keys alone, or the mere sum."""
+    maps = [
+        replace(item, scaled=L, floors=(), plain=True) if item.exponential else replace(item, scaled=build.const(1.0))
+        for item in group.maps
+    ]
+    return replace(group, maps=tuple(maps))
+
+
+class _Live(TypedDict):
+    mask: Expr
+    key_mask: Expr
+    query_mask: Expr
+    reach: Reach
+
+
+def _live(maps: Sequence[Map], drawn: Mapping[str, int], length: Expr, residue: Residue | None) -> _Live:
+    """Where pairs of some map are live, and what a pass over them visits."""
+    (some,) = simplify((build.any_of(item.mask for item in maps),))
+    (every,) = simplify((build.all_of(item.mask for item in maps),))
+    visited = reach(some, every, drawn, length, residue)
+    return _Live(mask=some, key_mask=key_only(some), query_mask=query_only(some), reach=visited)
 
 
 def _map(attention: Attention, found: _Algebra, names: Mapping[Expr, Symbol], tag: str) -> Map:
@@ -299,7 +343,7 @@ def _map(attention: Attention, found: _Algebra, names: Mapping[Expr, Symbol], ta
     score, raw, mask, weight = substitute((found.score, found.raw, found.mask, found.weight), dict(names))
     differentiable = _differentiable(attention)
     root = score if exponential else simplify(substitute((weight,), {S: score}))[0]
-    congruence = (found.residue.condition,) if found.residue else ()
+    congruence = [item.residue.condition for item in found.passes if item.residue is not None]
     reads = tuple(node for node in postorder(score, raw, mask, weight, *congruence) if isinstance(node, Load))
     wanted = [read for read in postorder(root) if isinstance(read, Load) and read.tensor in differentiable]
     symbols = list(names.values())
@@ -511,4 +555,15 @@ def _drawn(attention: Attention, node: Drawn, tables: dict[Expr, DrawnTable | Li
     return build.apply(Fn.AND, build.ge(node.column, 0), build.any_of(hits))
 
 
-__all__ = ["DrawnTable", "Group", "InputGradient", "ListedTable", "Map", "Program", "Read", "lower", "scale_divisor"]
+__all__ = [
+    "DrawnTable",
+    "Group",
+    "InputGradient",
+    "ListedTable",
+    "Map",
+    "Program",
+    "Read",
+    "lower",
+    "scale_divisor",
+    "summed",
+]

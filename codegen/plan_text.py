@@ -49,8 +49,8 @@ def _group(program: Program, group: Group) -> list[str]:
     names = ", ".join(item.name for item in group.maps)
     together = " together, for they share keys and values" if len(group.maps) > 1 else ""
     lines = [f"  map {names}{together}: tiles with online accumulation over live tiles only"]
-    if group.step > 1:
-        lines.append(f"    residue classes of {group.step}: queries and keys gathered by stride into dense tiles")
+    if group.parts:
+        lines.append(f"    in {len(group.parts)} passes over disjoint keys, merged by their sums")
     for item in group.maps:
         kind = (
             "exponentials: online with a running maximum" if item.exponential else "no exponentials: summed as they are"
@@ -59,9 +59,14 @@ def _group(program: Program, group: Group) -> list[str]:
             f"    {item.name}: weights are {kind}",
             f"    {item.name}: kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
         ]
-    lines += _prepass(group)
-    lines += _live("keys of queries i0..i1", group.reach.keys.bounds, naming, group)
-    lines += _live("queries of keys j0..j1", group.reach.queries.bounds, naming, group)
+    for number, one in enumerate(group.passes, 1):
+        if group.parts:
+            lines.append(f"    pass {number}:")
+        if one.step > 1:
+            lines.append(f"    residue classes of {one.step}: queries and keys gathered by stride into dense tiles")
+        lines += _prepass(one)
+        lines += _live("keys of queries i0..i1", one.reach.keys.bounds, naming, one)
+        lines += _live("queries of keys j0..j1", one.reach.queries.bounds, naming, one)
     for item in group.maps:
         for part in item.input_gradients:
             where = {"row": "by query", "column": "by key", "pair": "in strips of pairs"}[part.read.reach]

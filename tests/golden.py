@@ -30,8 +30,9 @@ class Case:
         return GOLDENS / f"{self.construct or self.example.stem}.{self.stage}"
 
 
-# Whose emitted module is kept whole: intervals and a loop of each kind, gradients of inputs, several maps.
-EMITTED = ("alibi", "differential", "longformer", "sinks")
+# Whose emitted module is kept whole: intervals and a loop of each kind, gradients of inputs, several maps, several
+# passes with residue classes.
+EMITTED = ("alibi", "differential", "longformer", "sinks", "sparse_strided")
 
 
 def cases() -> Iterator[Case]:

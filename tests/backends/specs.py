@@ -214,6 +214,9 @@ def _predicate(text: _Text) -> str:
 
 
 def _mask(text: _Text, depth: int) -> str:
+    if depth == 2 and text.number(0, 4) == 0:  # a pass in residue classes beside others
+        strided = text.one_of("strided({})", "dilated(5, {})", "(i - j + h) % {} == 1").format(text.number(4, 7))
+        return f"({_mask(text, 1)} or ({strided} and {_predicate(text)})) and {_predicate(text)}"
     kind = text.number(0, 5) if depth else 0
     match kind:
         case 0 | 1:

@@ -47,3 +47,9 @@ def test_a_class_costs_its_share(products: list[int], backward: bool) -> None:
 def test_a_dilated_window_costs_as_one_without_gaps(products: list[int]) -> None:
     """Each class of 4 is a window in 2048 / 4 rows; its tiles are those of a window there."""
     assert _pairs(products, "dilated(8, 4)", 2048) == 4 * _pairs(products, "window(8)", 512)
+
+
+def test_a_union_costs_the_sum_of_its_parts(products: list[int]) -> None:
+    """Keys near, and further ones in classes: not the whole triangle."""
+    near, far = _pairs(products, "causal and window(31)", 2048), _pairs(products, "causal and strided(32)", 2048)
+    assert near < _pairs(products, "causal and (window(31) or strided(32))", 2048) <= near + far

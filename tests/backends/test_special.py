@@ -54,6 +54,10 @@ MASKS = {
     "two congruences": "causal and dilated(2, 2) and strided(3)",
     "equal residues": "i % 3 == j % 3 and block_window(8, 1)",
     "class beyond the length": "strided(40)",
+    "two passes": "dilated(3, 4) or global(2)",
+    "two passes of classes": "strided(4) or dilated(9, 5)",
+    "three passes": "causal and (strided(7) or sink(1) or (i - j + h) % 4 == 1)",
+    "pass that never is": "window(20) or dilated(2, 6)",
     "fixed": "causal and fixed(8, 2)",
     "block": "block(8)",
     "block_window": "block_window(8, 1)",
@@ -336,6 +340,28 @@ CASES |= {
         "score dot(q, k) * a[h] + r[b, h, i] * c[b, j] + p[i, j]  mask dilated(4, 3) and j > 2  "
         "normalize softmax1  emit lse, total, rowmax, entropy, colsum"
     ),
+    "every gradient in two passes": Case(
+        spec="input a: f32[H]  input r: f32[B, H, N]  input c: f32[B, M]  input p: f32[N, M]  input e: f32[H]  "
+        "score dot(q, k) * a[h] + r[b, h, i] * c[b, j] + p[i, j]  mask (window(2) or strided(5)) and j > 2  "
+        "normalize softmax(sink = e[h])  emit lse, total, rowmax, entropy, colsum"
+    ),
+    "two passes, no exponential": Case(
+        spec=f"input c: f32[B, H, N]  {S}mask (window(2) or strided(5)) and i % 6 != 3  "
+        "normalize weight(s) = softplus(s) divisor(t) = t + abs(c[b, h, i])  emit total, rowmax, entropy, colsum"
+    ),
+    "two passes of two maps": Case(
+        spec=f"branch x {{ {S}mask causal and (window(2) or strided(5))  normalize softmax }}  "
+        f"branch y {{ {S}mask causal and (window(2) or strided(5))  normalize sigmoid }}  "
+        "output x - y  emit x.lse, x.entropy, y.colsum"
+    ),
+    "rows of -inf in two passes": Case(
+        spec="score where(i % 3 == 0, -inf, dot(q, k))  mask window(2) or strided(5)  normalize softmax1  "
+        "emit lse, rowmax, total, entropy"
+    ),
+    "-inf in one of two passes": Case(
+        spec="score where(abs(i - j) > 2, -inf, dot(q, k))  mask window(2) or strided(5)  normalize softmax  "
+        "emit lse, rowmax, total, entropy"
+    ),
     "classes beside a window": Case(
         spec=f"branch x {{ {S}mask strided(3)  normalize softmax }}  branch y {{ {S}mask window(3)  "
         "normalize softmax }  branch z { score dot(q, k)  mask strided(3)  normalize sigmoid }  "
@@ -381,6 +407,7 @@ def test_equals_the_reference(name: str, backend: str) -> None:
 HALF = (
     "mask: bigbird",
     "mask: causal dilated",
+    "mask: two passes",
     "normalize: softmax1",
     "normalize: sigmoid",
     "relative bias",

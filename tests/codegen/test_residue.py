@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnc.codegen.build import TRUE, all_of, any_of, const, eq, le, lt, mod, mul, ne, sub
+from attnc.codegen.build import TRUE, absolute, all_of, any_of, const, eq, le, lt, mod, mul, ne, sub
+from attnc.codegen.passes import passes
 from attnc.codegen.residue import separate
 from attnc.dsl.ir import Expr, Side
 from tests.codegen.evaluate import evaluate
-from tests.codegen.expressions import COUNT, KV_OFFSET, Q_OFFSET, H, I, J
+from tests.codegen.expressions import COUNT, KV_OFFSET, Q_OFFSET, H, I, J, M
 
 CAUSAL = le(J, I)
 
@@ -70,6 +71,30 @@ def test_a_class_is_what_the_congruence_lets_live(
             assert live == (row % step == evaluate(found.rows(Side.QUERY, const(col + kv)), scope))
 
 
-def test_the_library() -> None:
-    for step in (2, 7, 128):
-        assert separate(strided(step))[0] is not None
+NEAR = le(absolute(sub(I, J)), 3)
+
+
+@pytest.mark.parametrize(
+    ("mask", "steps"),
+    [
+        (any_of((NEAR, strided(8))), [1, 8]),
+        (all_of((CAUSAL, any_of((NEAR, strided(8))))), [1, 8]),
+        (any_of((strided(8), strided(5), NEAR)), [1, 8, 5]),
+        (any_of((strided(8), strided(5))), [8, 5]),
+        (any_of((NEAR, strided(2))), [1]),  # not worth it
+        (any_of((le(absolute(sub(I, J)), 40), all_of((NEAR, strided(8))))), [1]),  # within the first pass's keys
+        (all_of((strided(8), any_of((NEAR, strided(5))))), [8]),
+        (NEAR, [1]),
+    ],
+)
+def test_each_live_pair_is_in_one_pass(mask: Expr, steps: list[int]) -> None:
+    found = passes(mask, M, {})
+    assert [part.residue.step if part.residue else 1 for part in found] == steps
+    for i in range(12):
+        for j in range(12):
+            at = {I: i, J: j}
+            live = [
+                evaluate(part.mask, at) and (part.residue is None or evaluate(part.residue.condition, at))
+                for part in found
+            ]
+            assert sum(live) == evaluate(mask, at)
