@@ -610,6 +610,8 @@ def _backend(name, device, kernel):
     """The backend that a call runs on; ValueError or RuntimeError where it cannot."""
     if name == "auto":
         return "triton" if device.type == "cuda" else "eager"
+    if name == "ttir":
+        raise RuntimeError("sparse_strided: backend 'ttir' is not in this module: attnc.load gives an op that has it")
     if name not in ("triton", "interpret", "eager"):
         raise ValueError(f"sparse_strided: backend: expected auto, triton, interpret or eager, got {name!r}")
     if name == "eager":
