@@ -69,6 +69,21 @@ def test_natural_loops() -> None:
     # the padding behind EXIT that jumps to itself cannot be reached: it is no loop
 
 
+def test_a_jump_back_to_what_can_be_entered_elsewhere_is_no_loop() -> None:
+    text = """\
+	.section	.text.kernel,"ax",@progbits
+        /*0000*/               @P0 BRA `(.L_x_1) ;
+.L_x_0:
+        /*0010*/                   FADD R1, R1, R2 ;
+.L_x_1:
+        /*0020*/                   FADD R1, R1, R3 ;
+        /*0030*/               @P1 BRA `(.L_x_0) ;
+        /*0040*/                   EXIT ;
+"""
+    ((_, code, labels),) = functions(text)
+    assert loops(code, labels) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "pipe"),
     [
@@ -174,6 +189,12 @@ def test_simulated_warps_share_pipes_and_meet_at_barriers() -> None:
     assert 160 <= simulated(*exponentials, barrier) < 190
     assert 320 <= simulated(*exponentials, barrier, warps=8) < 350
     assert 160 <= simulated(*exponentials, barrier, warps=8, solo=frozenset(range(20))) < 190  # one warp's
+
+
+def test_simulated_instructions_queue_before_a_busy_pipe() -> None:
+    """Two exponentials wait in the queue of 16 clocks; what follows them issues meanwhile."""
+    behind = [f"FFMA R{place}, R99, R98, R97" for place in range(10)]
+    assert simulated("MUFU.EX2 R90, R99", "MUFU.EX2 R91, R99", *behind) <= 16  # 8 + 10 without the queue
 
 
 def test_simulated_products_run_beside_what_does_not_wait() -> None:
