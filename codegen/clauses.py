@@ -3,7 +3,7 @@ of them means once params are bound."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from attnc.codegen.simplify import simplify
@@ -24,6 +24,13 @@ class Clause:
     fn: Fn | None = None
     parts: tuple[Clause, ...] = ()
     apart: bool = False
+
+    def leaves(self) -> Iterator[Clause]:
+        """The clauses without parts, in the order of the text."""
+        if not self.parts:
+            yield self
+        for part in self.parts:
+            yield from part.leaves()
 
 
 def clauses(written: Expr, bound: Expr) -> Clause | None:

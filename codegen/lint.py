@@ -13,6 +13,7 @@ from functools import partial
 
 from attnc.codegen.build import all_of, any_of, eq, ge, index, lt, not_, offset, size, sub
 from attnc.codegen.clauses import Clause, clauses
+from attnc.codegen.opaque import crowded, opaque
 from attnc.codegen.ranges import LIMIT, Range, int_range, needs_int64
 from attnc.codegen.refute import impossible
 from attnc.codegen.simplify import simplify
@@ -113,8 +114,9 @@ class _Linter:
                 self.report.warn("W004", message, span, label=why, help="leave it out")
         if not any(decided):
             self._rows(bound)
-        for _, special in branches:
+        for branch, special in branches:
             self._indices(special)
+            self._opaque(branch, special)
         return self.report.sorted()
 
     def _text(self, span: Span) -> str:
@@ -211,6 +213,18 @@ class _Linter:
                 low, high = int_range(node, waiting)
                 label = f"reaches {max(high, -low):,} where positions reach {LIMIT:,}: computed in 64 bits"
                 self.report.warn("W006", f"{self._text(spans[node])} may leave 32 bits", spans[node], label=label)
+
+    def _opaque(self, branch: Branch, special: Branch) -> None:
+        """Clauses of which the tile map and the kernels' loops know too little to leave out every empty tile."""
+        root = clauses(branch.mask, special.mask)
+        if root is None or any(isinstance(node, ParamRef | ParamElement) for node in postorder(root.meaning)):
+            return
+        found = [(clause.span, why) for clause in root.leaves() if (why := opaque(clause.meaning))]
+        if not found and crowded(root.meaning):
+            found = [(root.span, "has more cases than are told apart")]
+        for span, why in found:
+            message = f"{self._text(span)} is too opaque for exact tiles"
+            self.report.warn("W007", message, span, label=f"{why}: tiles without a live pair may be computed")
 
 
 def _spans(nodes: Sequence[Expr], whole: Span) -> dict[Expr, Span]:

@@ -426,8 +426,19 @@ Positions and sizes reach 536,870,912 (2 ** 29) in a kernel with 32-bit indices,
 computed in 64 bits, as is what is made of it, so that it is right at any length; on a GPU 64-bit integers are slow.
 Nothing else is computed in 64 bits.
 """,
-        bad=_attention(mask="(i * i + j) % 4096 < 64 or i == j"),
-        good=_attention(mask="(i % 64 * (i % 64) + j) % 4096 < 64 or i == j"),
+        bad=_attention(score="dot(q, k) - i * j"),
+        good=_attention(score="dot(q, k) - i % 64 * (j % 64)"),
+    ),
+    Code(
+        code="W007",
+        title="a clause too opaque for exact tiles",
+        explanation="""
+The analysis of masks solves comparisons of sums, quotients, remainders of `i - j`, `min`, `max`, `abs` and `where`, and
+of what is read at one position. This clause is beyond it (the label says why), so tiles that it empties may be computed
+all the same, and tiles that it fills are masked pair by pair. The result is right; it costs more than it needs.
+""",
+        bad=_attention(mask="max(i, j) % 64 < 8 or i == j"),
+        good=_attention(mask="i % 64 < 8 and j % 64 < 8 or i == j"),
     ),
 )
 
