@@ -79,13 +79,14 @@ def plan(program: Program, target: str, known: Targets | None = None) -> Plan:
         for dtype in DTYPES:
             for dim in DIMS:
                 rows.append(
-                    Row(step=step, dim=dim, itemsize=ITEMSIZE[dtype], choice=_choose(counted, dtype, dim, members))
+                    Row(step=step, dim=dim, itemsize=ITEMSIZE[dtype], choice=choose_for(counted, dtype, dim, members))
                 )
     return Plan(target=target, machine=machine, gpu=members[0], rows=tuple(rows))
 
 
 @cache
-def _choose(item: Work, dtype: str, dim: int, members: tuple[Gpu, ...]) -> Choice | None:
+def choose_for(item: Work, dtype: str, dim: int, members: tuple[Gpu, ...]) -> Choice | None:
+    """The planner's choice, ranked on the first of ``members``; made once a process."""
     ranked_by = members[0]
     if dtype == "bf16" and ranked_by.matrix == "fma":
         dtype = "f16"

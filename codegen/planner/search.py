@@ -13,7 +13,7 @@ from attnc.codegen.planner.budget import Budget, budget
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
 from attnc.codegen.planner.tile import Tile
-from attnc.codegen.planner.work import Work
+from attnc.codegen.planner.work import Pass, Work
 
 # Rows that stay, rows that move, warps: a warp has 16 rows (a wavefront 32), so that warps share none.
 SHAPES = (
@@ -66,11 +66,15 @@ def calibration() -> Mapping[tuple[Any, ...], Measured]:
     }
 
 
+def alike(architecture: str) -> str:
+    """The architecture whose kernels are compiled in this one's stead: they are the same."""
+    return "sm_80" if architecture in ("sm_86", "sm_89", "sm_120") else architecture
+
+
 def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
-    """What the calibration says of a tile; architectures whose products are alike compile to the same kernel."""
-    alike = "sm_80" if gpu.architecture in ("sm_86", "sm_89", "sm_120") else gpu.architecture
+    """What the calibration says of a tile."""
     _, held, moved, warps, stages = tile
-    return calibration().get((alike, tile.step, dtype, dim, held, moved, warps, stages))
+    return calibration().get((alike(gpu.architecture), tile.step, dtype, dim, held, moved, warps, stages))
 
 
 def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
@@ -85,6 +89,13 @@ def stages(dtype: str, dim: int, gpu: Gpu) -> tuple[int, ...]:
     if gpu.matrix == "fma":
         return (1,)
     return (3, 2) if _priced(dtype, dim) and gpu.matrix != "mfma" else (2, 1)
+
+
+def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
+    """Every tile that may be chosen."""
+    for held, moved, warps in shapes(dtype, dim, gpu):
+        for count in stages(dtype, dim, gpu):
+            yield Tile(step, held, moved, warps, count)
 
 
 def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget) -> Refusal | None:
