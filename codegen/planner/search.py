@@ -34,7 +34,8 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The tile taken. ``refused``: what does not fit, and why; ``spill``: bytes a thread, where
+    """The tile taken. ``refused``: what does not fit, and why; ``next_best``: what
+    comes behind it; ``spill``: bytes a thread, where
     nothing that fits does without."""
 
     tile: Tile
@@ -43,6 +44,7 @@ class Choice:
     budget: Budget
     clocks: Clocks
     refused: tuple[Refusal, ...]
+    next_best: tuple[Tile, ...] = ()
     spill: int | None = None
 
 
@@ -142,10 +144,18 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         if ranked and not _priced(dtype, dim):
             break
     ranked.sort()
-    for _, _, tile, found, cost in ranked:
+    for place, (_, _, tile, found, cost) in enumerate(ranked):
         reason = _elsewhere(work, tile, dtype, dim, gpu, members)
         if reason is None:
-            return Choice(tile=tile, dtype=dtype, dim=dim, budget=found, clocks=cost, refused=tuple(refused))
+            return Choice(
+                tile=tile,
+                dtype=dtype,
+                dim=dim,
+                budget=found,
+                clocks=cost,
+                refused=tuple(refused),
+                next_best=tuple(item[2] for item in ranked[place + 1 : place + 5]),
+            )
         refused.append(reason)
     spilling = [(item.spill, place) for place, item in enumerate(refused) if item.spill is not None]
     if not spilling:

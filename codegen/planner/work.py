@@ -71,10 +71,10 @@ class Work:
 
 def work(program: Program, step: Pass) -> Work:
     """The heaviest group's: one table of tiles serves them all."""
-    return max((_group(group, step) for group in program.groups), key=lambda item: (item.products, item.vector))
+    return max((of_group(group, step) for group in program.groups), key=lambda item: (item.products, item.vector))
 
 
-def _group(group: Group, step: Pass) -> Work:
+def of_group(group: Group, step: Pass) -> Work:
     scores = [item.score if item.exponential else item.weight for item in group.maps]
     masks = [item.mask for item in group.maps]
     gradients = [
