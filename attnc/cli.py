@@ -1,4 +1,4 @@
-"""The command line: ``attnc check | fmt | compile | plan | inspect | show | explain | env | clean | version``.
+"""The command line: ``attnc check | fmt | compile | plan | targets | inspect | show | explain | env | clean`` and more.
 
 Results go to standard output, all else to standard error. Exit status: 0 clean, 1 faults in a spec or a difference
 under ``--check``, 2 a wrong command line or a file that cannot be read or written, 101 a fault in attnc itself.
@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="512, 0.5, true, [1, 2]")
 
     target = argparse.ArgumentParser(add_help=False)
-    target.add_argument("--target", default="generic", help="what to plan for, such as sm_90")
+    target.add_argument("--target", default="generic", help="what to plan for, such as h100 or sm_90")
+    tables = argparse.ArgumentParser(add_help=False)
+    tables.add_argument("--targets", action="append", default=[], metavar="FILE", help="a table of more targets (TOML)")
 
     def command(name: str, run: Command, does: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         made = subparsers.add_parser(name, help=does, description=does, parents=parents)
@@ -126,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("--check", action="store_true", help="change nothing; exit 1 if something would change")
     fmt.add_argument("--diff", action="store_true", help="the same, and print the difference")
 
-    build = command("compile", commands.compile, "Compile a spec to a Python module.", one, target, faults, strict)
+    build = command(
+        "compile", commands.compile, "Compile a spec to a Python module.", one, target, tables, faults, strict
+    )
     stages = ("ast", "ir", "plan", "py", *machine_code.KINDS)
     build.add_argument("--emit", choices=stages, default="py", help="the stage to print; from ttir on, of every kernel")
     build.add_argument("--dtype", choices=machine_code.DTYPES, help="of the vectors, for machine code (bf16)")
@@ -137,7 +141,17 @@ def _parser() -> argparse.ArgumentParser:
         help="a file, or for machine code a new folder, written whole or not at all; standard output if not given",
     )
 
-    command("plan", commands.plan, "Print what the compiler decided, and why.", one, target, faults, strict)
+    does = "Print what the compiler decided, and why; with --shape also what it costs."
+    plan = command("plan", commands.plan, does, one, target, tables, strict)
+    plan.add_argument("--shape", metavar="H=32,N=4096,D=128", help="sizes of a call: B, H, G, N, M, D, E")
+    plan.add_argument("--dtype", choices=machine_code.DTYPES, default="bf16", help="of the vectors (bf16)")
+    plan.add_argument("--verify", action="store_true", help="compile the kernels, and print what they take beside it")
+    styles = ("full", "concise", "json", "github")
+    plan.add_argument("--format", choices=styles, default="full", help="of faults; json of the plan too")
+    plan.add_argument("--color", choices=("auto", "always", "never"), default="auto")
+
+    listed = command("targets", commands.targets, "List the targets, and what is known of them.", tables)
+    listed.add_argument("--format", choices=("text", "json"), default="text")
 
     read = command("inspect", commands.inspect, "Compile kernels and judge them by their machine code.", one, target)
     read.add_argument("--dtype", choices=machine_code.DTYPES, default="bf16", help="of the vectors (bf16)")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from attnc.dsl.diagnostics import Severity, SpecError
 from attnc.dsl.version import VERSION
 from attnc.files import STANDARD_INPUT, specs, write
+from attnc.planning import known_targets, listed, planned
 from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
 
 if TYPE_CHECKING:
@@ -197,15 +198,20 @@ def _stage(options: argparse.Namespace, inputs: Inputs) -> str:
         return print_ir(_construct(options, inputs))
     from attnc.codegen import pipeline
 
+    construct, known = _planned(options, inputs), known_targets(options)
     if options.emit == "plan":
-        return _generated(options, inputs, pipeline.plan_text) + "\n"
-    return _generated(options, inputs, pipeline.compile)
+        return pipeline.plan_text(construct, options.target, known) + "\n"
+    return pipeline.compile(construct, options.target, known)
 
 
 def plan(options: argparse.Namespace, inputs: Inputs) -> int:
-    from attnc.codegen import pipeline
 
-    print(_generated(options, inputs, pipeline.plan_text))
+    print(planned(_planned(options, inputs), options, known_targets(options)))
+    return CLEAN
+
+
+def targets(options: argparse.Namespace, inputs: Inputs) -> int:
+    print(listed(known_targets(options), options.format))
     return CLEAN
 
 
@@ -217,17 +223,12 @@ def inspect(options: argparse.Namespace, inputs: Inputs) -> int:
     return CLEAN
 
 
-def _generated(options: argparse.Namespace, inputs: Inputs, stage: Callable[[Construct, str], str]) -> str:
-    """What a stage makes of the construct for ``--target``."""
-    return stage(_planned(options, inputs), options.target)
-
-
 def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
     """The construct, once ``--target`` is known to be a target."""
-    from attnc.codegen.planner.targets import TargetError, targets
+    from attnc.codegen.planner.targets import TargetError
 
     try:
-        targets().find(options.target)
+        known_targets(options).find(options.target)
     except TargetError as error:
         raise Refused(f"--target: {error}") from error
     return _construct(options, inputs)

@@ -5,21 +5,23 @@ from __future__ import annotations
 from attnc.codegen.emit import emit
 from attnc.codegen.lower import lower
 from attnc.codegen.plan import plan
+from attnc.codegen.planner.targets import Targets
 from attnc.dsl.frontend import compilable
 from attnc.dsl.ir import Construct
 
 
-def compile(construct: Construct, target: str = "generic") -> str:
+def compile(construct: Construct, target: str = "generic", known: Targets | None = None) -> str:
     """A specialized construct as the text of a Python module.
 
-    Raises SpecError for what is not compiled yet, ValueError for an unknown target."""
+    ``known``: other targets than the built-in ones and the user's. Raises SpecError for what is not compiled yet,
+    ValueError for an unknown target."""
     program = lower(compilable(construct))
-    return emit(program, plan(program, target))
+    return emit(program, plan(program, target, known))
 
 
-def plan_text(construct: Construct, target: str = "generic") -> str:
+def plan_text(construct: Construct, target: str = "generic", known: Targets | None = None) -> str:
     """What was chosen and why, for people."""
     from attnc.codegen.plan_text import describe
 
     program = lower(compilable(construct))
-    return describe(program, plan(program, target))
+    return describe(program, plan(program, target, known))

@@ -19,19 +19,25 @@ TITLES: dict[Pass, str] = {"forward": "forward", "query": "d query", "key": "d k
 
 def describe(program: Program, plan: Plan) -> str:
     """Strategy and why, live intervals, what is kept for the backward, tiles of every pass."""
+    lines = [f"{program.attention.name} for {plan.target}", *strategy(program)]
+    lines.append(f"  tiles, {plan.note} (bf16, by vector size)")
+    for row in plan.rows:
+        if row.itemsize == 2 and row.dim in (64, 128, 256):
+            lines.append(f"    {TITLES[row.step]:16} {row.dim:4}: {_row(row.choice)}")
+    return "\n".join(lines)
+
+
+def strategy(program: Program) -> list[str]:
+    """How it is computed, and why: the same on every target."""
     attention = program.attention
-    lines = [f"{attention.name} for {plan.target}"]
+    lines = []
     for token in attention.tokens:
         lines.append(f"  before the maps: {token.name}, once a {token.side} token, in PyTorch")
     for table in program.tables:
         lines.append(f"  before the maps: table {table.name}, once a call")
     for group in program.groups:
         lines += _group(program, group)
-    lines.append(f"  tiles, {plan.note} (bf16, by vector size)")
-    for row in plan.rows:
-        if row.itemsize == 2 and row.dim in (64, 128, 256):
-            lines.append(f"    {TITLES[row.step]:16} {row.dim:4}: {_row(row.choice)}")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(choice: Choice | None) -> str:

@@ -50,12 +50,13 @@ def tile_map(
         kv_offset=kv_offset,
         inputs={name: value.numpy(force=True) for name, value in scope.inputs.items()},
         sizes=scope.sizes,
-        draw=_drawn,
+        draw=drawn,
         transposed=transposed,
     )
 
 
-def _drawn(seed: int, head: Array, row: Array, count: int, blocks: int) -> Array:
+def drawn(seed: int, head: Array, row: Array, count: int, blocks: int) -> Array:
+    """``runtime.draw`` for arrays: how a tile map draws random blocks."""
     head, row = np.broadcast_arrays(head, row)
     found: Array = draw(seed, torch.tensor(head), torch.tensor(row), count, blocks).numpy()
     return found

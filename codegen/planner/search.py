@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from attnc.codegen.planner.budget import Budget, budget
+from attnc.codegen.planner.budget import Budget, budget, occupancy
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
 from attnc.codegen.planner.tile import Tile
@@ -20,6 +20,8 @@ SHAPES = (
     (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4),
     (128, 16, 8), (64, 16, 4), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 1),
 )  # fmt: skip
+SPILLING = 1.25  # of the clocks: what a kernel without spills may cost more than one that spills outside its loops
+DOUBT = 64  # registers a thread, by which the estimate may be too high
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
 
@@ -34,9 +36,8 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The tile taken. ``refused``: what does not fit, and why; ``next_best``: what
-    comes behind it; ``spill``: bytes a thread, where
-    nothing that fits does without."""
+    """The tile taken. ``refused``: what does not fit, and why; ``next_best``: what comes behind it; ``spill``: bytes of
+    stack a thread, of a kernel that spills outside its loops, or where nothing that fits does without."""
 
     tile: Tile
     dtype: str
@@ -50,12 +51,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What Triton and ptxas reported for a tile, compiled with a plain causal spec; None: not asked."""
+    """What Triton and ptxas reported for a tile, compiled with a plain causal spec; None: not asked. ``stack``: bytes a
+    thread; ``hot``: instructions of a hot loop that spill or reload."""
 
     shared: int
     columns: int
     registers: int | None
     stack: int | None
+    hot: int | None
 
 
 @cache
@@ -63,8 +66,8 @@ def calibration() -> Mapping[tuple[Any, ...], Measured]:
     """codegen/data/calibration.json by (architecture, step, dtype, dim, held, moved, warps, stages)."""
     text = files("attnc.codegen").joinpath("data/calibration.json").read_text(encoding="utf-8")
     return {
-        tuple(key): Measured(shared=shared, columns=columns, registers=registers, stack=stack)
-        for *key, shared, columns, registers, stack in json.loads(text)["kernels"]
+        tuple(key): Measured(shared=shared, columns=columns, registers=registers, stack=stack, hot=hot)
+        for *key, shared, columns, registers, stack, hot in json.loads(text)["kernels"]
     }
 
 
@@ -93,6 +96,25 @@ def stages(dtype: str, dim: int, gpu: Gpu) -> tuple[int, ...]:
     return (3, 2) if _priced(dtype, dim) and gpu.matrix != "mfma" else (2, 1)
 
 
+def outside(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
+    """Bytes of stack a thread of a kernel that spills outside its loops alone."""
+    seen = measured(tile, dtype, dim, gpu)
+    return 0 if seen is None or not seen.stack or seen.hot else seen.stack
+
+
+def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Iterator[Tile]:
+    """Tiles refused for registers by the estimate alone, that would be cheaper than the one taken: worth compiling."""
+    limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks)
+    limit *= SPILLING if taken.spill else 1.0
+    for refusal in taken.refused:
+        tile = refusal.tile
+        if refusal.spill is not None and refusal.spill <= 4 * DOUBT and measured(tile, dtype, dim, gpu) is None:
+            found = budget(work, tile, dtype, dim, gpu)
+            cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
+            if price(work, tile, dtype, dim, cost, found.blocks) < limit:
+                yield tile
+
+
 def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
     """Every tile that may be chosen."""
     for held, moved, warps in shapes(dtype, dim, gpu):
@@ -111,9 +133,12 @@ def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget)
     if columns > gpu.tensor_columns:
         reason = f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}"
         return Refusal(tile=tile, reason=reason, spill=None)
-    if seen is not None and seen.stack is not None and (seen.stack or work.plain):
-        reason = f"spills {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
-        return Refusal(tile=tile, reason=reason, spill=seen.stack) if seen.stack else None
+    if seen is not None and seen.stack is not None:
+        if seen.hot:
+            reason = f"spills in its loops, {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
+            return Refusal(tile=tile, reason=reason, spill=seen.stack)
+        if work.plain:
+            return None
     beyond = found.registers_thread - gpu.registers_thread
     reason = f"about {found.registers_thread} registers a thread; {gpu.name} has {gpu.registers_thread}"
     return Refusal(tile=tile, reason=reason, spill=4 * beyond) if beyond > 0 else None
@@ -128,18 +153,19 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         most = -1
         for count in stages(dtype, dim, gpu):
             tile = Tile(work.step, held, moved, warps, count)
-            found = budget(work, tile, dtype, dim, gpu)
+            found = _occupied(work, tile, dtype, dim, gpu)
             reason = fault(work, tile, dtype, dim, gpu, found)
             if reason is None and not _priced(dtype, dim):
                 reason = _elsewhere(work, tile, dtype, dim, gpu, members)
             if reason is not None:
                 refused.append(reason)
-            elif found.blocks > most:  # a buffer less pays where it lets an SM hold one more block
-                most = found.blocks
-                cost = clocks(work, tile, dtype, dim, gpu, most)
-                rank = price(work, tile, dtype, dim, cost, most) if _priced(dtype, dim) else 0.0
-                ranked.append((rank, len(ranked), tile, found, cost))
-            if found.limits != "shared memory":
+            elif found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
+                spills = outside(tile, dtype, dim, gpu) > 0
+                cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
+                rank = price(work, tile, dtype, dim, cost, found.blocks) if _priced(dtype, dim) else 0.0
+                ranked.append((rank * SPILLING if spills else rank, len(ranked), tile, found, cost))
+                most = -1 if spills else found.blocks
+            if found.limits != "shared memory" and most > 0:
                 break
         if ranked and not _priced(dtype, dim):
             break
@@ -155,16 +181,28 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
                 clocks=cost,
                 refused=tuple(refused),
                 next_best=tuple(item[2] for item in ranked[place + 1 : place + 5]),
+                spill=max(outside(tile, dtype, dim, member) for member in members) or None,
             )
         refused.append(reason)
-    spilling = [(item.spill, place) for place, item in enumerate(refused) if item.spill is not None]
-    if not spilling:
-        return None
-    least, place = min(spilling)
-    tile = refused[place].tile
+    for least, _, tile in sorted((item.spill, place, item.tile) for place, item in enumerate(refused) if item.spill):
+        grave = _elsewhere(work, tile, dtype, dim, gpu, members)
+        if grave is None or grave.spill is not None:
+            found = budget(work, tile, dtype, dim, gpu)
+            cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
+            return Choice(
+                tile=tile, dtype=dtype, dim=dim, budget=found, clocks=cost, refused=tuple(refused), spill=least
+            )
+    return None
+
+
+def _occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
+    """The budget, with the blocks of an SM as the compiler's own registers allow them, where they are known."""
     found = budget(work, tile, dtype, dim, gpu)
-    cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
-    return Choice(tile=tile, dtype=dtype, dim=dim, budget=found, clocks=cost, refused=tuple(refused), spill=least)
+    seen = measured(tile, dtype, dim, gpu) if work.plain else None
+    if seen is None or seen.registers is None:
+        return found
+    blocks, limits = occupancy(gpu, tile, found.shared_bytes, seen.registers, seen.columns)
+    return replace(found, blocks=blocks, limits=limits)
 
 
 def _priced(dtype: str, dim: int) -> bool:
