@@ -143,8 +143,9 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
-    """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error."""
+def _construct(options: argparse.Namespace, inputs: Inputs, lengths: tuple[int, int] | None = None) -> Construct:
+    """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error, with those
+    that hold at the ``lengths`` of a call."""
     from attnc.codegen.lint import lint
     from attnc.dsl.check import check
     from attnc.dsl.frontend import choose
@@ -156,7 +157,7 @@ def _construct(options: argparse.Namespace, inputs: Inputs) -> Construct:
     params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
     construct = choose(source, checked.constructs, options.name)
     bound = specialize(construct, params)
-    warnings = denied((*checked.warnings, *lint(construct, bound)), options)
+    warnings = denied((*checked.warnings, *lint(construct, bound, lengths)), options)
     if faulty(warnings):
         raise SpecError(source, warnings)
     if warnings:
@@ -237,7 +238,8 @@ def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
 def show(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.dsl.ir import Attention
 
-    construct = _construct(options, inputs)
+    keys = options.m if options.m is not None else options.n
+    construct = _construct(options, inputs, (options.n, keys))
     if not isinstance(construct, Attention):
         raise Refused(f"`{construct.name}` is a recurrence: it has no mask")
     values = {name: _json(value) for name, value in _pairs(options.input, "--input").items()}
@@ -249,7 +251,6 @@ def show(options: argparse.Namespace, inputs: Inputs) -> int:
     except ModuleNotFoundError as error:
         raise Refused(f"show evaluates the mask with {error.name}: pip install 'attnc[torch]'") from error
     given = replace(construct, inputs=tuple(item for item in construct.inputs if item.name in values))
-    keys = options.m if options.m is not None else options.n
     columns = shutil.get_terminal_size().columns
     try:
         tensors = {name: torch.tensor(value) for name, value in values.items()}

@@ -43,37 +43,50 @@ _FOLLOWED = 2**20  # rows that are looked at to say how many see no key
 
 _I, _J = index("i"), index("j")
 _Q_OFFSET, _KV_OFFSET = offset(Side.QUERY), offset(Side.KEY)
-_N = size("N")
-_SELF_ATTENTION = (eq(_N, size("M")), eq(_Q_OFFSET, 0), eq(_KV_OFFSET, 0))
+_N, _M = size("N"), size("M")
+_SELF_ATTENTION = (eq(_N, _M), eq(_Q_OFFSET, 0), eq(_KV_OFFSET, 0))
 
 
-def lint(construct: Construct, bound: Construct | None = None) -> tuple[Diagnostic, ...]:
+def lint(
+    construct: Construct, bound: Construct | None = None, lengths: tuple[int, int] | None = None
+) -> tuple[Diagnostic, ...]:
     """The warnings of a checked construct, in the order of the text. ``bound`` is the same with its params bound:
-    then what holds at these values is reported too."""
+    then what holds at these values is told too. ``lengths``: N and M of a call without offsets, likewise of masks."""
     if not isinstance(construct, Attention) or _nodes(construct) > _MOST_NODES:
         return ()
-    general = _linted(construct, construct)
-    if not construct.params or not isinstance(bound, Attention):
-        return general
-    known = {(item.code, item.span) for item in general}
-    values = _values(construct, bound)
-    return tuple(
-        item if (item.code, item.span) in known else replace(item, label=f"{item.label}, at {values}")
-        for item in _linted(construct, bound)
-    )
+    special = bound if isinstance(bound, Attention) else construct
+    values = _values(construct, special) if construct.params and bound is not None else ()
+    stages: list[tuple[tuple[Diagnostic, ...], tuple[str, ...]]] = [(_linted(construct, construct), ())]
+    if values:
+        stages.append((_linted(construct, special), values))
+    if lengths is not None:
+        at = *values, *(f"{name} = {length}" for name, length in zip("NM", lengths, strict=True))
+        stages.append((_linted(construct, special, lengths), at))
+    found: dict[tuple[str, Span], Diagnostic] = {}
+    for items, at in stages:
+        for item in items:
+            label = f"{item.label}, at {', '.join(at)}" if at else item.label
+            found.setdefault((item.code, item.span), replace(item, label=label))
+    return tuple(sorted(found.values(), key=lambda item: (item.span.start, item.span.end, item.code)))
 
 
 def _nodes(construct: Attention) -> int:
     return len(postorder(*(root for branch in construct.branches for root in (branch.score, branch.mask))))
 
 
-def _linted(written: Attention, bound: Attention) -> tuple[Diagnostic, ...]:
+def _linted(written: Attention, bound: Attention, lengths: tuple[int, int] | None = None) -> tuple[Diagnostic, ...]:
     given = simplify([item.expr for item in bound.conditions])
-    return _Linter(written=written, report=Report(source=written.source), given=given).run(bound)
+    linter = _Linter(written=written, report=Report(source=written.source), given=given)
+    if lengths is None:
+        return linter.run(bound)
+    N, M = lengths
+    linter.given += eq(_N, N), eq(_M, M), eq(_Q_OFFSET, M - N), eq(_KV_OFFSET, 0)
+    linter.masks(bound)
+    return linter.report.sorted()
 
 
-def _values(written: Attention, bound: Attention) -> str:
-    """``w = 256, g = 1``: the params that masks and scores read."""
+def _values(written: Attention, bound: Attention) -> tuple[str, ...]:
+    """``w = 256``, ``g = 1``: the params that masks and scores read."""
     found: dict[str, str] = {}
     for branch, special in zip(written.branches, bound.branches, strict=True):
         stack = [(branch.mask, special.mask), (branch.score, special.score)]
@@ -91,7 +104,7 @@ def _values(written: Attention, bound: Attention) -> str:
                     found[name] = f"[{', '.join(map(str, numbers[:_LISTED]))}{more}]"
                 case _:
                     stack += zip(children(node), children(value), strict=True)
-    return ", ".join(f"{name} = {found[name]}" for name in (item.name for item in written.params) if name in found)
+    return tuple(f"{item.name} = {found[item.name]}" for item in written.params if item.name in found)
 
 
 @dataclass(kw_only=True)
@@ -106,18 +119,21 @@ class _Linter:
     needed: set[Span] = field(default_factory=set)
 
     def run(self, bound: Attention) -> tuple[Diagnostic, ...]:
-        branches = list(zip(self.written.branches, bound.branches, strict=True))
-        decided = [self._mask(*pair) for pair in branches]
+        if not self.masks(bound):
+            self._rows(bound)
+        for branch, special in zip(self.written.branches, bound.branches, strict=True):
+            self._indices(special)
+            self._opaque(branch, special)
+        return self.report.sorted()
+
+    def masks(self, bound: Attention) -> bool:
+        """What is always empty or full, and what never matters; whether some mask is one of the first two."""
+        decided = [self._mask(*pair) for pair in zip(self.written.branches, bound.branches, strict=True)]
         for span, why in self.needless.items():
             if span not in self.needed:
                 message = f"{self._text(span)} can never matter"
                 self.report.warn("W004", message, span, label=why, help="leave it out")
-        if not any(decided):
-            self._rows(bound)
-        for branch, special in branches:
-            self._indices(special)
-            self._opaque(branch, special)
-        return self.report.sorted()
+        return any(decided)
 
     def _text(self, span: Span) -> str:
         text = " ".join(self.written.source.text[span.start : span.end].split())
@@ -217,14 +233,20 @@ class _Linter:
     def _opaque(self, branch: Branch, special: Branch) -> None:
         """Clauses of which the tile map and the kernels' loops know too little to leave out every empty tile."""
         root = clauses(branch.mask, special.mask)
-        if root is None or any(isinstance(node, ParamRef | ParamElement) for node in postorder(root.meaning)):
+        if root is None:
             return
-        found = [(clause.span, why) for clause in root.leaves() if (why := opaque(clause.meaning))]
-        if not found and crowded(root.meaning):
+        leaves = [leaf for leaf in root.leaves() if not _waits(leaf.meaning)]
+        found = [(leaf.span, why) for leaf in leaves if (why := opaque(leaf.meaning))]
+        if not found and not _waits(root.meaning) and crowded(root.meaning):
             found = [(root.span, "has more cases than are told apart")]
         for span, why in found:
             message = f"{self._text(span)} is too opaque for exact tiles"
             self.report.warn("W007", message, span, label=f"{why}: tiles without a live pair may be computed")
+
+
+def _waits(condition: Expr) -> bool:
+    """For params that are not bound."""
+    return any(isinstance(node, ParamRef | ParamElement) for node in postorder(condition))
 
 
 def _spans(nodes: Sequence[Expr], whole: Span) -> dict[Expr, Span]:

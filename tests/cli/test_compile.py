@@ -257,6 +257,14 @@ def test_show_scales_down_what_does_not_fit(capsys: Capture, monkeypatch: pytest
     assert lines[-1] == "51,307 hold live pairs: 2.1% of the cost of dense"  # more pairs than are counted
 
 
+def test_show_tells_what_matters_at_no_pair_of_the_picture(capsys: Capture) -> None:
+    assert main(["show", "two.attn", "--name", "alibi", "-n", "1", "-m", "4"]) == 0
+    err = capsys.readouterr().err
+    assert "the mask is always full" in err and "holds for every pair, at N = 1, M = 4" in err
+    assert main(["show", "two.attn", "--name", "alibi", "-n", "2", "-m", "4"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_show_takes_inputs_for_tiles(capsys: Capture) -> None:
     assert main(["show", "documents.attn", "-n", "4", "--tiles", "2", "--input", "ids=[[0, 0, 1, 1]]"]) == 0
     assert capsys.readouterr().out.splitlines()[2:4] == ["│██  │", "│  ██│"]

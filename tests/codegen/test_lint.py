@@ -200,6 +200,40 @@ def test_what_holds_at_the_values_names_them() -> None:
     assert told(text, lint(made, specialize(made, {"w": 8}))) == [("W004", "causal")]
 
 
+@pytest.mark.parametrize(
+    ("mask", "lengths", "places"),
+    [
+        ("causal and window(64)", (64, 64), [("W004", "window(64)")]),
+        ("causal and window(63)", (64, 64), [("W004", "window(63)")]),
+        ("causal and window(62)", (64, 64), []),
+        ("window(63)", (64, 64), [("W003", "window(63)")]),
+        ("causal", (1, 64), [("W003", "causal")]),
+        ("window(9) or sink(0)", (64, 64), [("W004", "sink(0)")]),
+        ("prefix(99) and causal", (64, 90), [("W004", "prefix(99)")]),
+        ("causal", (90, 64), []),
+    ],
+)
+def test_at_lengths_a_window_may_reach_beyond(
+    mask: str, lengths: tuple[int, int], places: list[tuple[str, str]]
+) -> None:
+    text = spec(mask)
+    assert lint(construct(text)) == ()
+    found = lint(construct(text), None, lengths)
+    assert told(text, found) == places
+    assert all(item.label.endswith(f", at N = {lengths[0]}, M = {lengths[1]}") for item in found)
+
+
+def test_values_and_lengths_are_told_apart() -> None:
+    text = spec("window(w) and (window(9) or window(5)) and causal", "param w: int")
+    made = construct(text)
+    found = lint(made, specialize(made, {"w": 9}), (7, 7))
+    assert [(item.code, text[item.span.start : item.span.end], item.label.partition(", at ")[2]) for item in found] == [
+        ("W004", "window(w)", "w = 9, N = 7, M = 7"),
+        ("W004", "window(9) or window(5)", "w = 9"),
+        ("W004", "window(5)", ""),
+    ]
+
+
 def test_a_recurrence_has_no_mask() -> None:
     assert lint(construct("recurrence a { state S[D, E] step S + outer(k, v) read q @ S }")) == ()
 
