@@ -685,6 +685,7 @@ def _out_query_kernel(
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
     d_slope_0 = tl.zeros([BLOCK_M], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -716,14 +717,13 @@ def _out_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
             p = tl.exp2(s * scale_log2 - lse[:, None])
-            if part == 1:
-                live = offs_n <= last - start  # alibi.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                live = offs_n <= last - start  # alibi.attn:6
+                g_ij = tl.where(live, g_ij, zero)
             d_slope_0_ij = -g_ij * tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC))
             if part == 1:
-                d_slope_0_ij = tl.where(live, d_slope_0_ij, 0.0)
+                d_slope_0_ij = tl.where(live, d_slope_0_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
             d_slope_0 += tl.sum(d_slope_0_ij + tl.zeros([BLOCK_M, BLOCK_N], ACC), 1)
     d_q *= scale
@@ -784,6 +784,7 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
@@ -823,12 +824,11 @@ def _out_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0 - tl.abs(tl.cast(x + start, ACC) + tl.cast(offs_m, ACC)) * x_3  # alibi.attn:5
                 p = tl.exp2(s * scale_log2 - lse[None, :])
-                if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # alibi.attn:6
-                    p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # alibi.attn:6
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k *= scale

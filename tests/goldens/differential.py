@@ -773,6 +773,7 @@ def _pos_query_kernel(
     )
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -804,11 +805,10 @@ def _pos_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # differential.attn:9
             p = tl.exp2(s * scale_log2 - lse[:, None])
-            if part == 1:
-                live = offs_n <= last - start  # differential.attn:10
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                live = offs_n <= last - start  # differential.attn:10
+                g_ij = tl.where(live, g_ij, zero)
             d_q1 += tl.dot(g_ij.to(k1.dtype), k1.to(k1.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q1 *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -864,6 +864,7 @@ def _pos_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
@@ -901,12 +902,11 @@ def _pos_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # differential.attn:9
                 p = tl.exp2(s * scale_log2 - lse[None, :])
-                if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:10
-                    p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:10
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k1 += tl.dot(g_ij.to(q1.dtype), q1.to(q1.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k1 *= scale
@@ -1064,6 +1064,7 @@ def _neg_query_kernel(
     )
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -1095,11 +1096,10 @@ def _neg_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # differential.attn:14
             p = tl.exp2(s * scale_log2 - lse[:, None])
-            if part == 1:
-                live = offs_n <= last - start  # differential.attn:15
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                live = offs_n <= last - start  # differential.attn:15
+                g_ij = tl.where(live, g_ij, zero)
             d_q2 += tl.dot(g_ij.to(k2.dtype), k2.to(k2.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q2 *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -1155,6 +1155,7 @@ def _neg_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
@@ -1192,12 +1193,11 @@ def _neg_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # differential.attn:14
                 p = tl.exp2(s * scale_log2 - lse[None, :])
-                if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:15
-                    p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:15
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k2 += tl.dot(g_ij.to(q2.dtype), q2.to(q2.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k2 *= scale

@@ -734,6 +734,7 @@ def _out_query_kernel(
     )
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     lo1, hi1 = may1_lo, may1_hi
@@ -789,12 +790,11 @@ def _out_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # longformer.attn:6
             p = tl.exp2(s * scale_log2 - lse[:, None])
+            g_ij = p * (dp - delta[:, None])
             if part == 1:
                 x_9 = (offs_n >= x_5 - start) & (offs_n <= x_6 - start) | x_7 | (offs_n <= x_8 - start)
                 live = (offs_n <= last - start) & x_9  # longformer.attn:7
-            g_ij = p * (dp - delta[:, None])
-            if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                g_ij = tl.where(live, g_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -854,6 +854,7 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         x = N + q_offset
@@ -922,13 +923,12 @@ def _out_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # longformer.attn:6
                 p = tl.exp2(s * scale_log2 - lse[None, :])
+                g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     x_8 = (offs_m <= x_5 - start) & (offs_m >= x_6 - start) | (offs_m <= x_7 - start)
                     live = (offs_m <= last - start) & (x_8 | x_9)  # longformer.attn:7
-                    p = tl.where(live, p, 0.0)
-                g_ij = p * (dp - delta[None, :])
-                if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k *= scale

@@ -692,6 +692,7 @@ def _out_query_kernel(
     shift = tl.load(shift_ptr + at_row)
     inverse = tl.load(inverse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -723,11 +724,10 @@ def _out_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # sinks.attn:5
             p = tl.exp2(s * scale_log2 - shift[:, None]) * inverse[:, None]
-            if part == 1:
-                live = offs_n <= last - start  # sinks.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                live = offs_n <= last - start  # sinks.attn:6
+                g_ij = tl.where(live, g_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -784,6 +784,7 @@ def _out_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
@@ -822,12 +823,11 @@ def _out_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # sinks.attn:5
                 p = tl.exp2(s * scale_log2 - shift[None, :]) * inverse[None, :]
-                if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sinks.attn:6
-                    p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sinks.attn:6
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k *= scale
