@@ -459,6 +459,24 @@ def test_a_shift_of_all_scores_changes_nothing(backend: str, shift: int) -> None
 
 
 @pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("least", [torch.finfo(torch.float32).min, torch.finfo(torch.float32).max], ids=["min", "max"])
+def test_a_bias_of_the_largest_float_is_finite(least: float, backend: str) -> None:
+    """Masks are often written so. A row of nothing else weighs its keys alike; beside other scores it weighs 0 or 1."""
+    op = attnc.loads(f"attention spec {{ input bias: f32[N, M]  {S[:-2]} + bias[i, j]  normalize softmax  emit lse }}")
+    call = make(op, SIZES).prepared(torch.float32)
+    call.inputs["bias"].zero_()
+    call.inputs["bias"][3] = least
+    call.inputs["bias"][5, 4:] = least
+    made = op(*call.vectors.values(), **call.inputs, backend=backend)
+    v = call.vectors["v"]
+    torch.testing.assert_close(made.out[:, :, 3], v.mean(2).expand(-1, 2, -1))
+    assert (made.lse[:, :, 3] == least).all()
+    assert made.out.isfinite().all()
+    if least > 0:
+        torch.testing.assert_close(made.out[:, :, 5], v[:, :, 4:].mean(2).expand(-1, 2, -1))
+
+
+@pytest.mark.parametrize("backend", ["eager", "interpret"])
 def test_what_is_live_follows_ieee(backend: str) -> None:
     op = attnc.loads(f"attention spec {{ {S}mask causal  normalize softmax }}")
     call = make(op, {**SIZES, "B": 1})
