@@ -828,6 +828,7 @@ def _out_part0_query_kernel(
     )
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = may0_lo, may0_hi
     full_tiles = 0
@@ -859,11 +860,10 @@ def _out_part0_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # sparse_strided.attn:5
             p = tl.exp2(s * scale_log2 - lse[:, None])
-            if part == 1:
-                live = (offs_n <= last - start) & (offs_n >= first - start)  # sparse_strided.attn:6
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                live = (offs_n <= last - start) & (offs_n >= first - start)  # sparse_strided.attn:6
+                g_ij = tl.where(live, g_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -919,6 +919,7 @@ def _out_part0_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         may0_lo = j0 - q_offset
@@ -958,12 +959,11 @@ def _out_part0_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # sparse_strided.attn:5
                 p = tl.exp2(s * scale_log2 - lse[None, :])
-                if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sparse_strided.attn:6
-                    p = tl.where(live, p, 0.0)
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sparse_strided.attn:6
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k *= scale
@@ -1163,6 +1163,7 @@ def _out_part1_query_kernel(
     )
     lse = tl.load(lse_ptr + at_row)
     delta = tl.load(delta_ptr + at_row)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_n = 128 * tl.arange(0, BLOCK_N)[None, :]
     length = (M - residue + 127) // 128  # rows of the class that meets this tile's
     lo0, hi0 = 0, _below(may0_hi, residue, M, 128)
@@ -1215,12 +1216,11 @@ def _out_part1_query_kernel(
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
             s = dot0  # sparse_strided.attn:5
             p = tl.exp2(s * scale_log2 - lse[:, None])
+            g_ij = p * (dp - delta[:, None])
             if part == 1:
                 x_6 = (offs_n <= last - start) & ((offs_n >= x_4 - start) & (offs_n <= x_5 - start) == 0)
                 live = x_6  # sparse_strided.attn:6
-            g_ij = p * (dp - delta[:, None])
-            if part == 1:
-                g_ij = tl.where(live, g_ij, 0.0)
+                g_ij = tl.where(live, g_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q *= scale
     at_row = (b * tl.cast(H, tl.int64) + h) * N + row
@@ -1280,6 +1280,7 @@ def _out_part1_key_kernel(
         other=0.0,
     )
     d_v = tl.zeros([BLOCK_N, BLOCK_E], ACC)
+    zero = tl.cast(N < 0, ACC)  # a select of a literal would move past the conversion to 16 bits and cost more there
     offs_m = 128 * tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         x = j0 - q_offset
@@ -1342,13 +1343,12 @@ def _out_part1_key_kernel(
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
                 s = dot0  # sparse_strided.attn:5
                 p = tl.exp2(s * scale_log2 - lse[None, :])
+                g_ij = p * (dp - delta[None, :])
                 if part == 1:
                     x_4 = (offs_m <= last - start) & (offs_m >= first - start) & ((offs_m <= x_2 - start) & (offs_m >= x_3 - start) == 0)
                     live = x_4  # sparse_strided.attn:6
-                    p = tl.where(live, p, 0.0)
-                g_ij = p * (dp - delta[None, :])
-                if part == 1:
-                    g_ij = tl.where(live, g_ij, 0.0)
+                    p = tl.where(live, p, zero)
+                    g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
                 d_k += tl.dot(g_ij.to(q.dtype), q.to(q.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_k *= scale
