@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from attnc.dsl.source import Source
+from attnc.runtime.device import present
 from attnc.runtime.load import load_module
 
 if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
@@ -19,29 +20,30 @@ if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
     from attnc.dsl.ir import Attention
 
 
-def load(path: str | Path, /, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
-    """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword."""
+def load(path: str | Path, /, name: str | None = None, *, target: str | None = None, **params: object) -> Op:
+    """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword. ``target``: what tiles
+    are chosen for (``attnc targets``); by default this machine's GPU, without one ``generic``."""
     # Bytes that are no UTF-8 become lone surrogates, which the parser faults at their place.
     text = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
     return Op(Source(name=str(path), text=text), name=name, params=params, target=target)
 
 
-def loads(text: str, /, name: str | None = None, *, target: str = "generic", **params: object) -> Op:
-    """The op of a spec given as text."""
+def loads(text: str, /, name: str | None = None, *, target: str | None = None, **params: object) -> Op:
+    """The op of a spec given as text, otherwise as ``load``."""
     return Op(Source(name="<text>", text=text), name=name, params=params, target=target)
 
 
 class Op:
     """A spec with its params, compiled. Immutable: copies share it, a pickle holds the spec's text."""
 
-    def __init__(self, source: Source, *, name: str | None, params: Mapping[str, object], target: str) -> None:
+    def __init__(self, source: Source, *, name: str | None, params: Mapping[str, object], target: str | None) -> None:
         self._source = source
-        self._asked = name
-        self._target = target
+        self._asked = name, target
+        self._target = target or present()
         self.params: Mapping[str, object] = MappingProxyType(
             {key: tuple(value) if isinstance(value, list) else value for key, value in sorted(params.items())}
         )
-        self._loaded = load_module(source, name, self.params, target)
+        self._loaded = load_module(source, name, self.params, self._target)
         self.name = self._loaded.entry.name
         self._function: Callable[..., Any] = getattr(self._loaded.module, self._loaded.module.__all__[0])
 
@@ -214,8 +216,8 @@ class Op:
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Op], tuple[object, ...]]:
-        return _restore, (self._source, self._asked, dict(self.params), self._target)
+        return _restore, (self._source, *self._asked, dict(self.params))
 
 
-def _restore(source: Source, name: str | None, params: Mapping[str, object], target: str) -> Op:
+def _restore(source: Source, name: str | None, target: str | None, params: Mapping[str, object]) -> Op:
     return Op(source, name=name, params=params, target=target)

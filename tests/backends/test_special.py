@@ -292,7 +292,8 @@ CASES |= {
     ),
     "columns of one of two branches that share terms": Case(  # found by a deep run
         spec="input r: f32[H]  "
-        "branch x { score dot(q, k) * (abs(i - j) + 0.25) ** 1.5 * tanh((abs(i - j) + 0.25) ** 1.5)  normalize softmax }  "
+        "branch x { score dot(q, k) * (abs(i - j) + 0.25) ** 1.5 * tanh((abs(i - j) + 0.25) ** 1.5)  "
+        "normalize softmax }  "
         "branch y { score tanh(dot(q, k) * (abs(i - j) + 0.25) ** 1.5) * r[h]  normalize none }  "
         "output x + y  emit y.colsum, x.rowmax"
     ),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 import attnc
 import attnc.importer
 from attnc import SpecError
+from attnc.runtime.device import present
 from tests.tolerance import assert_close
 
 ALIBI = """attention alibi {
@@ -269,3 +271,21 @@ def test_a_fault_shows_at_import_and_missing_files_as_ever(specs: Path) -> None:
     finders = len(sys.meta_path)
     importlib.reload(attnc.importer)
     assert len(sys.meta_path) == finders
+
+
+@pytest.mark.parametrize(("major", "minor", "target"), [(9, 0, "sm_90"), (8, 6, "sm_86"), (30, 1, "generic")])
+def test_tiles_are_for_the_gpu_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, major: int, minor: int, target: str
+) -> None:
+    found = SimpleNamespace(major=major, minor=minor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert present() == target
+
+
+def test_without_a_gpu_tiles_are_for_any() -> None:
+    if not torch.cuda.is_available():
+        assert present() == "generic"
+        assert attnc.loads(ALIBI) == attnc.loads(ALIBI, target="generic")
