@@ -12,7 +12,7 @@ from pathlib import PurePath
 from threading import Lock
 from types import CodeType, ModuleType
 
-from attnc.codegen.planner.targets import user_text
+from attnc.codegen.planner.user import user_text
 from attnc.dsl.source import Source
 from attnc.runtime.cache import Entry, bytecode, fetch, key
 

@@ -5,8 +5,6 @@ runs on every architecture from sm_80 on and on gfx942) or a processor (``avx512
 
 from __future__ import annotations
 
-import os
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -15,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
+
+from attnc.codegen.planner.user import user_file, user_text
 
 Matrix = Literal["fma", "mma", "wgmma", "tcgen05", "mfma"]
 DTYPES = ("f16", "bf16", "f32", "f64")
@@ -138,27 +138,6 @@ def _least(name: str, architecture: str, found: Sequence[Machine]) -> Gpu:
     return replace(
         gpus[0], name=name, architecture=architecture, title=f"the least of {titles}", tensor=tensor, **numbers
     )
-
-
-def user_file() -> Path | None:
-    """Where a user's own targets are looked for: ``targets.toml`` in attnc's configuration folder."""
-    try:
-        if sys.platform == "win32":
-            root = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-        else:
-            root = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    except RuntimeError:  # a user without a home
-        return None
-    return root / "attnc" / "targets.toml"
-
-
-def user_text() -> str:
-    """The user's own table as text; empty where there is none. What is compiled depends on it."""
-    path = user_file()
-    try:
-        return "" if path is None else path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
 
 
 def targets(*extra: Path | str) -> Targets:
