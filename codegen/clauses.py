@@ -59,8 +59,7 @@ def _clause(written: Expr, bound: Expr, meaning: Mapping[Expr, Expr]) -> Clause:
 
 def _told_apart(node: Apply) -> bool:
     """Whether the operands have places of their own. Those of a library's function all have its call's."""
-    places = {part.span for part in node.args}
-    return len(places) == len(node.args) and None not in places and places != {node.span}
+    return len({part.span for part in node.args}) == len(node.args)
 
 
 def _within(inner: Span, outer: Span) -> bool:
