@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from attnc.dsl.diagnostics import Severity, SpecError
 from attnc.dsl.version import VERSION
 from attnc.files import STANDARD_INPUT, specs, write
-from attnc.planning import known_targets, listed, planned
+from attnc.planning import known_targets, lengths, listed, planned
 from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
         known_targets(options).find(options.target)
     except TargetError as error:
         raise Refused(f"--target: {error}") from error
-    return _construct(options, inputs)
+    return _construct(options, inputs, lengths(options))
 
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:

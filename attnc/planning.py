@@ -54,10 +54,15 @@ def planned(construct: Construct, options: argparse.Namespace, known: Targets) -
     return text(program, found, verified=options.verify)
 
 
-def _shape(given: str, program: Any) -> Shape:
-    """``B=1,H=32,G=8,N=16384,D=128``: B is 1, G is H, M is N and E is D where they are not given."""
-    from attnc.codegen.planner.report import Shape, sizes_of
+def lengths(options: argparse.Namespace) -> tuple[int, int] | None:
+    """N and M of ``--shape``, where a command has it and it says them."""
+    given = getattr(options, "shape", None)
+    sizes = _sizes(given) if given is not None else {}
+    return (sizes["N"], sizes.get("M", sizes["N"])) if "N" in sizes else None
 
+
+def _sizes(given: str) -> dict[str, int]:
+    """``N=16384,D=128``: the sizes by name."""
     sizes: dict[str, int] = {}
     for item in given.split(","):
         name, _, value = (part.strip() for part in item.partition("="))
@@ -68,6 +73,14 @@ def _shape(given: str, program: Any) -> Shape:
         if not value.isdecimal():
             raise Refused(f"--shape: {name} is `{value}`, which is no whole number")
         sizes[name] = int(value)
+    return sizes
+
+
+def _shape(given: str, program: Any) -> Shape:
+    """``B=1,H=32,G=8,N=16384,D=128``: B is 1, G is H, M is N and E is D where they are not given."""
+    from attnc.codegen.planner.report import Shape, sizes_of
+
+    sizes = _sizes(given)
     for name, fixed in sizes_of(program).items():
         if sizes.setdefault(name, fixed) != fixed:
             raise Refused(f"--shape: {name} is {fixed} in the spec, not {sizes[name]}")
@@ -156,4 +169,4 @@ def _fields(item: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["known_targets", "listed", "planned"]
+__all__ = ["known_targets", "lengths", "listed", "planned"]

@@ -59,7 +59,7 @@ def lint(
     stages: list[tuple[tuple[Diagnostic, ...], tuple[str, ...]]] = [(_linted(construct, construct), ())]
     if values:
         stages.append((_linted(construct, special), values))
-    if lengths is not None:
+    if lengths is not None and min(lengths) > 0:
         at = *values, *(f"{name} = {length}" for name, length in zip("NM", lengths, strict=True))
         stages.append((_linted(construct, special, lengths), at))
     found: dict[tuple[str, Span], Diagnostic] = {}

@@ -94,3 +94,10 @@ def test_a_users_table_serves_plan_and_compile(capsys: Capture) -> None:
 def test_what_is_refused(options: list[str], says: str, capsys: Capture) -> None:
     assert main([*PLAN, "--target", "h100", *options]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_window_beyond_the_length_of_the_shape_is_told(capsys: Capture) -> None:
+    assert main([*PLAN, "--target", "h100", "--shape", "H=8,N=5,D=64"]) == 0
+    assert "holds for every pair, at w = 4, N = 5, M = 5" in capsys.readouterr().err
+    assert main([*PLAN, "--target", "h100", "--shape", "H=8,N=6,D=64"]) == 0
+    assert capsys.readouterr().err == ""
