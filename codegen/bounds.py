@@ -11,7 +11,7 @@ This room answers with intervals alone and never evaluates the mask; everything 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -360,17 +360,17 @@ class _Tile:
 
     def ascending(self, region: Region) -> Region:
         """The region as at most MAY_INTERVALS intervals, ascending and disjoint wherever not empty: one open to the
-        left, bounded ones in a provable order, one open to the right."""
+        left, bounded ones, one open to the right."""
         if _EVERYTHING[0] in region:
             return _EVERYTHING
         left = [part for part in region if part[0] is None]
         right = [part for part in region if part[0] is not None and part[1] is None]
-        middle: list[Interval] = []
-        for part in region:
-            if part[0] is not None and part[1] is not None:
-                middle = self._inserted(middle, part)
+        middle = [part for part in region if part[0] is not None and part[1] is not None]
         while len(left) + len(middle) + len(right) > MAY_INTERVALS:
-            middle[-2:] = [self._hull(middle[-2], middle[-1])]
+            pairs = [(x, y) for n, x in enumerate(middle) for y in middle[n + 1 :]]
+            x, y = next((pair for pair in pairs if self._before(*pair) is None), None) or self._sorted(middle)[-2:]
+            middle = [*(part for part in middle if part not in (x, y)), self._hull(x, y)]
+        middle = self._sorted(middle)
         edge = left[0][1] if left else None
         wall = right[0][0] if right else None
         ordered: list[Interval] = list(left)
@@ -383,14 +383,29 @@ class _Tile:
             ordered.append((self._extreme(Fn.MAX, wall, edge), None))
         return tuple(part for part in ordered if not self._surely_empty(part))
 
-    def _inserted(self, ordered: Sequence[Interval], part: Interval) -> list[Interval]:
-        """``part`` put in its provable place; merged with what it cannot be compared with."""
-        before = [other for other in ordered if self._le(other[0], part[0])]
-        after = [other for other in ordered if other not in before and self._le(part[0], other[0])]
-        mixed = [other for other in ordered if other not in before and other not in after]
-        if mixed:
-            return self._inserted([other for other in ordered if other not in mixed], reduce(self._hull, mixed, part))
-        return [*before, part, *after]
+    def _before(self, x: Interval, y: Interval) -> bool | None:
+        """Whether x begins before y; None if that is known at run time only."""
+        return True if self._le(x[0], y[0]) else False if self._le(y[0], x[0]) else None
+
+    def _sorted(self, parts: Iterable[Interval]) -> list[Interval]:
+        """Bounded intervals by their beginnings: where the order is not provable, two are exchanged as they must be."""
+        done: list[Interval] = []
+        for part in parts:
+            for place, other in enumerate(done):
+                first = self._before(other, part)
+                if first is None:
+                    done[place], part = self._exchanged(other, part)
+                elif not first:
+                    done[place], part = part, other
+            done.append(part)
+        return done
+
+    def _exchanged(self, x: Interval, y: Interval) -> tuple[Interval, Interval]:
+        (low, high), (other_low, other_high) = x, y
+        assert low is not None and high is not None and other_low is not None and other_high is not None
+        first = le(low, other_low)
+        earlier, later = simplify((where(first, high, other_high), where(first, other_high, high)))
+        return (self._extreme(Fn.MIN, low, other_low), earlier), (self._extreme(Fn.MAX, low, other_low), later)
 
 
 def _numeric(atom: Expr, facts: Facts) -> Interval:

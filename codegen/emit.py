@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import sha256
 
@@ -58,6 +58,7 @@ def emit(program: Program, plan: Plan) -> str:
     env = environment()
     groups = [_op_group(program, group, naming, digest) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
+    rows, columns = _eager_tile(passes)
     by_group = [kernels(program, group, naming) for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     before = prologue(program, naming)
@@ -83,8 +84,8 @@ def emit(program: Program, plan: Plan) -> str:
         precision=plan.precision,
         tanh_approx=_tanh_approx(plan.target),
         entropy=any(item.entropy and item.exponential for item in program.maps),
-        rows=128,
-        columns=512,
+        rows=rows,
+        columns=columns,
         strided=any(t.step > 1 for t in passes),
         merged=any(t.parts for t in groups),
         strips=any(t.pair_inputs for t in groups),
@@ -127,6 +128,15 @@ def _tanh_approx(target: str) -> str:
         return "False"
     compiled = 'os.environ.get("TRITON_INTERPRET") != "1"'
     return f"not torch.version.hip and {compiled}" if target == "generic" else compiled
+
+
+def _eager_tile(passes: Sequence[TorchGroup]) -> tuple[int, int]:
+    """Tile of the blocked PyTorch code: near the size of listed blocks, else what keeps its calls few."""
+    blocks = [item.block for t in passes for item in t.prepass.listings]
+    if not blocks:
+        return 128, 512
+    side = max(64, min(128, *blocks))
+    return side, side
 
 
 def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:

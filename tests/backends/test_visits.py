@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 import attnc
 from attnc.runtime.op import Op
-from tests.backends.calls import check, make
+from tests.backends.calls import check, make, outcome
 
 S = "score dot(q, k) / sqrt(D)  "
 SIZES = {"B": 2, "H": 2, "G": 1, "N": 41, "M": 53, "D": 16, "E": 16}
@@ -74,6 +75,12 @@ MASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "marked tokens": (
         "input t: bool[B, M]", "window(3) or global(t)", {"t": torch.arange(106).reshape(2, 53) % 30 == 4}
     ),
+    "marked tokens at the front": (
+        "input t: bool[B, M]", "causal and (window(3) or global(t))", {"t": torch.arange(106).reshape(2, 53) % 53 < 4}
+    ),
+    "a document, a window or a sink": (
+        "input ids: i32[B, M]", "causal and (document(ids) or window(5) or sink(2))", {"ids": documents(10, 53, 2)}
+    ),
     "padding and documents": (
         "input ids: i32[B, M]  input t: bool[B, M]", "document(ids) and t[b, j] and t[b, i]",
         {"ids": documents(16, 53, 2), "t": torch.arange(106).reshape(2, 53) % 53 < 40},
@@ -94,3 +101,109 @@ def test_equals_the_reference_over_many_tiles(name: str, backend: str) -> None:
     place = list(MASKS).index(name) + (backend == "eager")
     small(op, *((16, 16) if place % 2 else (16, 32)))
     check(make(op, SIZES, inputs=inputs, **OFFSETS[place % 3]), backend, torch.float64)
+
+
+@pytest.mark.parametrize("backend", ["eager", "interpret"])
+def test_same_bits_twice(backend: str) -> None:
+    op = attnc.loads(f"attention spec {{ {S}mask random(2, block = 8, seed = 3) or window(3)  normalize softmax }}")
+    small(op, 16, 16)
+    call = make(op, SIZES).prepared(torch.float32)
+    first, again = outcome(call, backend), outcome(call, backend)
+    for name, x in first.items():
+        assert torch.equal(x.view(torch.int32), again[name].view(torch.int32)), name
+
+
+class Counted:
+    """How many tiles the blocked PyTorch code visits."""
+
+    def __init__(self, op: Op, block_m: int, block_n: int) -> None:
+        self.module = small(op, block_m, block_n)
+        self.inner, self.tiles = self.module["_live_tiles"], 0
+        self.module["_live_tiles"] = self
+
+    def __call__(self, *args: Any) -> Iterator[tuple[int, int, bool]]:
+        for tile in self.inner(*args):
+            self.tiles += 1
+            yield tile
+
+
+def cuts(count: int, tokens: int) -> Tensor:
+    """Documents of random lengths."""
+    places = torch.randperm(tokens - 1, generator=torch.Generator().manual_seed(0))[: count - 1] + 1
+    return torch.searchsorted(places.sort().values, torch.arange(tokens), right=True).int()[None]
+
+
+DOCUMENTS = cuts(32, 4096)
+TABLE = torch.arange(4096).reshape(1, 1, 64, 64) % 19 == 3
+
+
+@pytest.mark.parametrize(
+    ("declared", "mask", "inputs", "block"),
+    [
+        ("", "block_window(64, 1) or global(128) or random(3, block = 64, seed = 0)", {}, (128, 64)),
+        ("", "random(2, block = 48, seed = 0) or window(100)", {}, (64, 64)),
+        ("input ids: i32[B, M]", "document(ids)", {"ids": DOCUMENTS}, (128, 64)),
+        ("input ids: i32[B, M]", "document(ids) and causal", {"ids": DOCUMENTS.flip(1)}, (64, 64)),
+        ("input ids: i32[B, M]", "causal and (document(ids) or window(64) or sink(4))", {"ids": DOCUMENTS}, (64, 128)),
+        ("input t: bool[B, M]", "window(64) or global(t)", {"t": torch.arange(4096)[None] < 5}, (128, 64)),
+        ("input t: bool[1, 1, R, C]", "blocks(t, 64)", {"t": TABLE}, (64, 64)),
+    ],
+)  # fmt: skip
+def test_only_live_tiles_are_visited(declared: str, mask: str, inputs: dict[str, Any], block: tuple[int, int]) -> None:
+    visited, live = counts(declared, mask, inputs, block)
+    assert visited == live
+
+
+def test_a_list_is_cut_by_what_else_must_hold() -> None:
+    """By tile, not by block: the last block of queries reaches further than the others of its tile."""
+    visited, live = counts("", "random(3, block = 64, seed = 0) and causal", {}, (128, 64))
+    assert live <= visited <= live + 4096 // 128
+
+
+def counts(declared: str, mask: str, inputs: dict[str, Any], block: tuple[int, int]) -> tuple[int, int]:
+    """Tiles that a call over 4096 tokens visits, and those that hold a live pair."""
+    op = attnc.loads(f"attention spec {{ {declared}  {S}mask {mask}  normalize softmax }}")
+    counted = Counted(op, *block)
+    q = torch.zeros(1, 1, 4096, 1)
+    op(q, q, q, **inputs, backend="eager")
+    return counted.tiles, int(live_tiles(op.mask(4096, **inputs), *block).sum())
+
+
+@pytest.mark.parametrize("mask", ["random(3, block = 64, seed = 0)", "random(2, block = 48, seed = 5) and i >= 0"])
+def test_lists_are_exact_in_both_directions(mask: str) -> None:
+    """The lists of the kernels, which no interval helps here: every live tile once, in order, and no other."""
+    op = attnc.loads(f"attention spec {{ {S}mask {mask}  normalize softmax }}")
+    module: dict[str, Any] = op._function.__globals__
+    N, M, H, block_m, block_n = 900, 1000, 3, 128, 64
+    q, k = torch.zeros(1, H, N, 1), torch.zeros(1, H, M, 1)
+    block, count, seed = (64, 3, 0) if "64" in mask else (48, 2, 5)
+    rows = torch.arange(-(-N // block) + 1).view(1, 1, -1) + (M - N) // block
+    table = module["draw"](seed, torch.arange(H).view(1, H, 1), rows, count, -(-M // block))
+    live = live_tiles(op.mask(N, M, H=H), block_m, block_n)
+    tiles = {"key": live, "query": live.mT}
+    for side, wanted in tiles.items():
+        codes = module[f"_out_{side}_pairs"](q, k, k, table, None, 1, H, N, M - N, 0, block_m, block_n)
+        first, listed = module["_listed"](codes, *wanted.shape[2:])
+        for h in range(H):
+            for row in range(wanted.shape[2]):
+                found = listed[0, h, first[0, h, row] : first[0, h, row + 1]].tolist()
+                assert found == wanted[0, h, row].nonzero().flatten().tolist()
+
+
+def test_compiled_and_exported() -> None:
+    op = attnc.loads(
+        f"attention spec {{ input ids: i32[B, M]  {S}mask document(ids) or random(1, block = 64, seed = 0)  "
+        "normalize softmax }"
+    )
+    q = torch.randn(1, 2, 200, 16)
+    ids = documents(50, 200)
+    compiled = torch.compile(lambda q, ids: op(q, q, q, ids=ids), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(q, ids), op(q, q, q, ids=ids))
+
+    class Layer(torch.nn.Module):
+        def forward(self, q: Tensor, ids: Tensor) -> Tensor:
+            made: Tensor = op(q, q, q, ids=ids)
+            return made
+
+    exported = torch.export.export(Layer(), (q, ids))
+    torch.testing.assert_close(exported.module()(q, ids), op(q, q, q, ids=ids))
