@@ -87,7 +87,7 @@ def emit(program: Program, plan: Plan) -> str:
         rows=rows,
         columns=columns,
         strided=any(t.step > 1 for t in passes),
-        merged=any(t.parts for t in groups),
+        merged=any(t.parts or t.splits for t in groups),
         strips=any(t.pair_inputs for t in groups),
         vectors=vectors,
         inputs=inputs,

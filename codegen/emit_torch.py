@@ -78,6 +78,7 @@ class TorchGroup:
 
     prefix: str
     partial: bool
+    splits: bool
     arguments: str
     tensor_arguments: tuple[str, ...]
     size_arguments: tuple[str, ...]
@@ -267,6 +268,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
     return TorchGroup(
         prefix=naming.function(group.name),
         partial=group.partial,
+        splits=group.splits,
         arguments=", ".join(arguments),
         tensor_arguments=(*queries, *keys, value, *reads),
         size_arguments=builder.sizes,

@@ -260,6 +260,7 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
         tensors += [_plain(name) for name in stored(item)]
     return Kernel(
         kind="forward",
+        splits=group.splits,
         name=f"{naming.function(group.name)}_forward_kernel",
         dots=gradients(group, naming).dots,
         maps=tuple(maps),

@@ -117,6 +117,7 @@ class Kernel:
     row_totals: tuple[TotalText, ...] = ()
     pair_totals: tuple[TotalText, ...] = ()
     column_totals: tuple[TotalText, ...] = ()
+    splits: bool = False
     scales: tuple[tuple[str, str], ...] = ()
     grads: bool = False
 

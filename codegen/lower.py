@@ -155,6 +155,11 @@ class Group:
         return self.parts or (self,)
 
     @property
+    def splits(self) -> bool:
+        """Whether several programs may share one query's keys: what a pass gives of some of them can be merged."""
+        return self.partial or all(item.plain for item in self.maps)
+
+    @property
     def queries(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(query for _, query, _ in self.dots))
 

@@ -65,6 +65,8 @@ def _group(program: Program, group: Group) -> list[str]:
             f"    {item.name}: weights are {kind}",
             f"    {item.name}: kept for the backward: out and {'lse' if item.plain else 'two sums'} of each query",
         ]
+    if group.passes[0].splits:
+        lines.append("    few queries, many keys: forward keys shared among as many programs as fill the device")
     for number, one in enumerate(group.passes, 1):
         if group.parts:
             lines.append(f"    pass {number}:")

@@ -70,6 +70,9 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     for name in (*constants, "ACC", "PER_BATCH"):
         types[name] = "constexpr"
     constants["PER_BATCH"] = False
+    if kernel.splits:
+        types["SPLITS"] = "constexpr"
+        constants["SPLITS"] = 1
     if kernel.strips:
         constants["PAIRS"] = True
     return Signature(

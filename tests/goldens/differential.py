@@ -304,6 +304,24 @@ def _live_tiles(may, must, length, block, listed=()):
             yield start, stop, any(lo <= start and stop <= hi for lo, hi in must)
 
 
+def _shares(lse):
+    """What share each pass [passes, ...] has in the sum of all weights, and the logarithm of that sum."""
+    total = torch.logsumexp(lse, 0)
+    return torch.where(lse == -math.inf, 0.0, torch.exp(lse - total)), total
+
+
+def _processors(device):
+    """How many programs a device runs side by side, at least."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _splits(programs, tiles, device):
+    """How many programs share the keys of one block of queries: as fill the device, with four tiles each at least; a
+    power of two, for each number is a kernel of its own."""
+    most = max(1, min(_processors(device) // max(1, programs), tiles // 4))
+    return 1 << most.bit_length() - 1
+
+
 def _accumulate(total, value, *index):
     """total[index] += value, deterministic: value[B, H, rows, columns] is summed first over what no index varies
     with; indices outside an axis mean its nearest element."""
@@ -643,7 +661,7 @@ def _pos_forward_kernel(
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
     D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -672,6 +690,7 @@ def _pos_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    split = tl.program_id(1) if SPLITS > 1 else 0  # of SPLITS programs that share these queries' keys
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -681,7 +700,7 @@ def _pos_forward_kernel(
     full_tiles += d0 - c0
     partial_tiles += (c0 - a0) + (b0 - d0)
     for part in tl.static_range(2):  # 0: full tiles, no predicate; 1: partial tiles
-        for tile in range(0, full_tiles if part == 0 else partial_tiles):
+        for tile in range(split, full_tiles if part == 0 else partial_tiles, SPLITS):
             at = c0 + tile if part == 0 else tl.where(tile < c0 - a0, a0 + tile, d0 + tile - (c0 - a0))
             start = at * BLOCK_N
             col = start + tl.arange(0, BLOCK_N)
@@ -712,7 +731,7 @@ def _pos_forward_kernel(
             m_i = m_new
             acc = acc * alpha[:, None]
             acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
     m_i = m_i * scale
@@ -934,7 +953,7 @@ def _neg_forward_kernel(
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
     D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -963,6 +982,7 @@ def _neg_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    split = tl.program_id(1) if SPLITS > 1 else 0  # of SPLITS programs that share these queries' keys
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = 0, may0_hi
     full_tiles = 0
@@ -972,7 +992,7 @@ def _neg_forward_kernel(
     full_tiles += d0 - c0
     partial_tiles += (c0 - a0) + (b0 - d0)
     for part in tl.static_range(2):  # 0: full tiles, no predicate; 1: partial tiles
-        for tile in range(0, full_tiles if part == 0 else partial_tiles):
+        for tile in range(split, full_tiles if part == 0 else partial_tiles, SPLITS):
             at = c0 + tile if part == 0 else tl.where(tile < c0 - a0, a0 + tile, d0 + tile - (c0 - a0))
             start = at * BLOCK_N
             col = start + tl.arange(0, BLOCK_N)
@@ -1003,7 +1023,7 @@ def _neg_forward_kernel(
             m_i = m_new
             acc = acc * alpha[:, None]
             acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
     m_i = m_i * scale
@@ -1220,21 +1240,24 @@ def _pos_forward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q1.shape[3], v.shape[3])
+    splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
+    out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        _pos_forward_kernel[(-(-N // block_m) * B * H,)](
+        _pos_forward_kernel[(-(-N // block_m) * B * H, splits)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             out,
             lse,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
-            q1.shape[3], _padded(q1.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
+            q1.shape[3], _padded(q1.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None, splits,
             num_warps=warps, num_stages=stages,
         )
-    return out, lse
+    if splits > 1:
+        return _pos_merge(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, out, lse)
+    return out[0], lse[0]
 
 
 def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
@@ -1281,6 +1304,13 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
         d_k1,
         d_v,
     )
+
+
+def _pos_merge(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, out, lse):
+    """What passes over disjoint keys give, [passes, B, H, N, ...], as one: mixed by their share in the sum of weights."""
+    share, lse = _shares(lse)
+    out = (share.unsqueeze(-1) * out).sum(0)
+    return out, lse
 
 
 def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total):
@@ -1376,21 +1406,24 @@ def _neg_forward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q2.shape[3], v.shape[3])
+    splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
+    out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        _neg_forward_kernel[(-(-N // block_m) * B * H,)](
+        _neg_forward_kernel[(-(-N // block_m) * B * H, splits)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             out,
             lse,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
-            q2.shape[3], _padded(q2.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
+            q2.shape[3], _padded(q2.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None, splits,
             num_warps=warps, num_stages=stages,
         )
-    return out, lse
+    if splits > 1:
+        return _neg_merge(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, out, lse)
+    return out[0], lse[0]
 
 
 def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
@@ -1437,6 +1470,13 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
         d_k2,
         d_v,
     )
+
+
+def _neg_merge(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, out, lse):
+    """What passes over disjoint keys give, [passes, B, H, N, ...], as one: mixed by their share in the sum of weights."""
+    share, lse = _shares(lse)
+    out = (share.unsqueeze(-1) * out).sum(0)
+    return out, lse
 
 
 def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total):

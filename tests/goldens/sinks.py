@@ -850,10 +850,10 @@ def _out_forward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
+    block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
     out = torch.empty(B, H, N, E, device=device, dtype=v.dtype)
     shift = torch.empty(B, H, N, device=device, dtype=acc)
     l = torch.empty(B, H, N, device=device, dtype=acc)
-    block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
     if B * H * N > 0:
         _out_forward_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),

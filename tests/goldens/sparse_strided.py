@@ -296,6 +296,18 @@ def _shares(lse):
     return torch.where(lse == -math.inf, 0.0, torch.exp(lse - total)), total
 
 
+def _processors(device):
+    """How many programs a device runs side by side, at least."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _splits(programs, tiles, device):
+    """How many programs share the keys of one block of queries: as fill the device, with four tiles each at least; a
+    power of two, for each number is a kernel of its own."""
+    most = max(1, min(_processors(device) // max(1, programs), tiles // 4))
+    return 1 << most.bit_length() - 1
+
+
 def _class_tiles(may, must, length, block, step, residues):
     """The same for tiles of rows that lie ``step`` apart: rows start, start + step, ... before stop, of each residue
     in turn. Several meet one block of queries where positions differ by batch or head; then no tile is full."""
@@ -686,7 +698,7 @@ def _out_part0_forward_kernel(
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
     D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     tiles = (N + BLOCK_M - 1) // BLOCK_M
@@ -721,6 +733,7 @@ def _out_part0_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    split = tl.program_id(1) if SPLITS > 1 else 0  # of SPLITS programs that share these queries' keys
     offs_n = tl.arange(0, BLOCK_N)[None, :]
     lo0, hi0 = may0_lo, may0_hi
     full_tiles = 0
@@ -730,7 +743,7 @@ def _out_part0_forward_kernel(
     full_tiles += d0 - c0
     partial_tiles += (c0 - a0) + (b0 - d0)
     for part in tl.static_range(2):  # 0: full tiles, no predicate; 1: partial tiles
-        for tile in range(0, full_tiles if part == 0 else partial_tiles):
+        for tile in range(split, full_tiles if part == 0 else partial_tiles, SPLITS):
             at = c0 + tile if part == 0 else tl.where(tile < c0 - a0, a0 + tile, d0 + tile - (c0 - a0))
             start = at * BLOCK_N
             col = start + tl.arange(0, BLOCK_N)
@@ -761,7 +774,7 @@ def _out_part0_forward_kernel(
             m_i = m_new
             acc = acc * alpha[:, None]
             acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
     m_i = m_i * scale
@@ -991,7 +1004,7 @@ def _out_part1_forward_kernel(
     lse_ptr,
     q_offset, q_offsets_ptr, kv_offset, H, G, N, M,
     D: tl.constexpr, BLOCK_D: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, ACC: tl.constexpr, PER_BATCH: tl.constexpr, SPLITS: tl.constexpr,
 ):
     """One program: BLOCK_M queries of one head against their live keys, weights accumulated online."""
     classes = tl.minimum(N, 128)
@@ -1030,6 +1043,7 @@ def _out_part1_forward_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_E], ACC)
     l_i = tl.zeros([BLOCK_M], ACC)
     m_i = tl.full([BLOCK_M], float("-inf"), ACC)
+    split = tl.program_id(1) if SPLITS > 1 else 0  # of SPLITS programs that share these queries' keys
     offs_n = 128 * tl.arange(0, BLOCK_N)[None, :]
     length = (M - residue + 127) // 128  # rows of the class that meets this tile's
     lo0, hi0 = 0, _below(may0_hi, residue, M, 128)
@@ -1045,7 +1059,7 @@ def _out_part1_forward_kernel(
     full_tiles += d1 - c1
     partial_tiles += (c1 - a1) + (b1 - d1)
     for part in tl.static_range(2):  # 0: full tiles, no predicate; 1: partial tiles
-        for tile in range(0, full_tiles if part == 0 else partial_tiles):
+        for tile in range(split, full_tiles if part == 0 else partial_tiles, SPLITS):
             at = tile
             if part == 0:
                 at = c0 + tile
@@ -1092,7 +1106,7 @@ def _out_part1_forward_kernel(
             m_i = m_new
             acc = acc * alpha[:, None]
             acc += tl.dot(p.to(v.dtype), v.to(v.dtype), input_precision=PRECISION, out_dtype=ACC)
-    at_row = (b * tl.cast(H, tl.int64) + h) * N + row
+    at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
     m_i = m_i * scale
@@ -1371,18 +1385,19 @@ def _out_part0_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
+    splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
+    out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        _out_part0_forward_kernel[(-(-N // block_m) * B * H,)](
+        _out_part0_forward_kernel[(-(-N // block_m) * B * H, splits)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             out,
             lse,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
-            q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
+            q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None, splits,
             num_warps=warps, num_stages=stages,
         )
     return out, lse
@@ -1438,19 +1453,20 @@ def _out_part1_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
     block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
     block_m, block_n = min(block_m, _padded(-(-N // 128))), min(block_n, _padded(-(-M // 128)))
+    splits = _splits(-(-N // (128 * block_m)) * min(128, N) * B * H, -(-M // (128 * block_n)), device)
+    out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
+    lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        _out_part1_forward_kernel[(-(-N // (128 * block_m)) * min(128, N) * B * H,)](
+        _out_part1_forward_kernel[(-(-N // (128 * block_m)) * min(128, N) * B * H, splits)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
             v, v.stride(0), v.stride(1), v.stride(2),
             out,
             lse,
             q_offset, q_offsets if q_offsets is not None else v, kv_offset, H, G, N, M,
-            q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
+            q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None, splits,
             num_warps=warps, num_stages=stages,
         )
     return out, lse
@@ -1504,10 +1520,8 @@ def _out_part1_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     )
 
 
-def _out_merge(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, *passes):
-    """Each pass gives what it would alone, its weights divided by their sum; passes are mixed by their share in the whole."""
-    device, acc = v.device, _accumulator(v)
-    out, lse = (torch.stack(found) for found in zip(*passes))
+def _out_merge(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, out, lse):
+    """What passes over disjoint keys give, [passes, B, H, N, ...], as one: mixed by their share in the sum of weights."""
     share, lse = _shares(lse)
     out = (share.unsqueeze(-1) * out).sum(0)
     return out.to(v.dtype), lse
@@ -1515,7 +1529,8 @@ def _out_merge(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, *passes):
 
 def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     arguments = q, k, v, q_offsets, B, H, N, q_offset, kv_offset
-    return _out_merge(*arguments, _out_part0_forward_eager(*arguments), _out_part1_forward_eager(*arguments))
+    passes = _out_part0_forward_eager(*arguments), _out_part1_forward_eager(*arguments)
+    return _out_merge(*arguments, *(torch.stack(found) for found in zip(*passes)))
 
 
 def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
@@ -1526,7 +1541,8 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, d
 
 def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     arguments = q, k, v, q_offsets, B, H, N, q_offset, kv_offset
-    return _out_merge(*arguments, _out_part0_forward_triton(*arguments), _out_part1_forward_triton(*arguments))
+    passes = _out_part0_forward_triton(*arguments), _out_part1_forward_triton(*arguments)
+    return _out_merge(*arguments, *(torch.cat(found) for found in zip(*passes)))
 
 
 def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
