@@ -20,6 +20,7 @@ from attnc.dsl import store
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fwrapv", "-fno-strict-aliasing"),
     *("-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread", "-w"),
+    *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else []),  # a quarter faster here
 )
 _SEAL = 32  # bytes of SHA-256 behind the library, where a loader does not look
 
