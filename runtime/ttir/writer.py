@@ -62,6 +62,7 @@ class Writer:
     _names: int = 0
     _known: dict[tuple[int, Index], str] = field(default_factory=dict)
     _kept: list[Value] = field(default_factory=list)
+    _stored: list[tuple[Value, Callable[[Index], str], int]] = field(default_factory=list)
 
     def put(self, line: str) -> None:
         self.lines.append("  " * self._depth + line)
@@ -72,13 +73,17 @@ class Writer:
 
     @contextmanager
     def scope(self, opening: str, closing: str = "}") -> Iterator[None]:
-        """Lines between an opening and a closing one; what is known of elements inside is forgotten behind."""
+        """Lines between an opening and a closing one. What is known inside is forgotten behind, where it may not have
+        been computed: elements have no names there, and what was stored inside is lazy again."""
         self.put(opening)
         known, self._known = self._known, dict(self._known)
+        stored, self._stored = self._stored, []
         self._depth += 1
         yield
         self._depth -= 1
-        self._known = known
+        for value, read, cost in self._stored:
+            value.read, value.array, value.cost = read, "", cost
+        self._known, self._stored = known, stored
         self.put(closing)
 
     @contextmanager
@@ -129,11 +134,12 @@ class Writer:
         return array(kind, f"F->{name}")
 
     def store(self, value: Value, stem: str = "t") -> Value:
-        """The value, from now on an array or a scalar's name."""
+        """The value, an array from here to the end of the scope."""
         if value.array or not value.type.shape or value.described:
             return value
         made = self.new_array(value.type, stem)
         self.fill(made, value)
+        self._stored.append((value, value.read, value.cost))
         value.read, value.array, value.cost = made.read, made.array, 0
         return value
 

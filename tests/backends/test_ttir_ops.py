@@ -227,6 +227,12 @@ def test_control_flow(native: Native, n: int, grid: tuple[int, int, int]) -> Non
     agree(native, "controlled", [x, torch.zeros(27 * 16, dtype=torch.int64), n], grid, BLOCK=16)
 
 
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_values_read_where_no_branch_has_run(native: Native, n: int) -> None:
+    x = torch.randint(-3, 4, (16, 16), generator=torch.Generator().manual_seed(n)).float()
+    agree(native, "late", [x, torch.zeros(16, 16), n], (1,), A=16)
+
+
 @given(rows=st.integers(2, 40), columns=st.integers(2, 40), gap=st.integers(0, 5), fill=st.booleans())
 def test_masked_memory(native: Native, rows: int, columns: int, gap: int, fill: bool) -> None:
     whole = torch.arange(rows * (columns + gap), dtype=torch.float32).reshape(rows, columns + gap)

@@ -270,6 +270,20 @@ def controlled(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def late(x_ptr, y_ptr, n, A: tl.constexpr):
+    """What a branch or a loop needs in memory is needed behind it too, where neither may have run."""
+    at = tl.arange(0, A)[:, None] * A + tl.arange(0, A)[None, :]
+    x = tl.load(x_ptr + at)
+    turned = tl.trans(x)
+    total = x
+    if n > 1:
+        total = tl.dot(x, turned, total, input_precision="ieee")
+    for _ in range(0, n):
+        total = tl.dot(turned, x, total, input_precision="ieee")
+    tl.store(y_ptr + at, total + turned)
+
+
+@triton.jit
 def masked(x_ptr, y_ptr, rows, columns, stride, FILL: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
     """A tile of a strided matrix, its tails masked."""
     row = tl.program_id(0) * A + tl.arange(0, A)
