@@ -278,7 +278,7 @@ def late(x_ptr, y_ptr, n, A: tl.constexpr):
     total = x
     if n > 1:
         total = tl.dot(x, turned, total, input_precision="ieee")
-    for _ in range(0, n):
+    for _ in range(n):
         total = tl.dot(turned, x, total, input_precision="ieee")
     tl.store(y_ptr + at, total + turned)
 
