@@ -15,7 +15,7 @@ from attnc.codegen.build import all_of, any_of, eq, ge, index, lt, not_, offset,
 from attnc.codegen.clauses import Clause, clauses
 from attnc.codegen.opaque import crowded, opaque
 from attnc.codegen.ranges import LIMIT, Range, int_range, needs_int64
-from attnc.codegen.refute import impossible
+from attnc.codegen.refute import Effort, impossible
 from attnc.codegen.simplify import simplify
 from attnc.dsl.diagnostics import Diagnostic
 from attnc.dsl.ir import (
@@ -117,6 +117,7 @@ class _Linter:
     given: tuple[Expr, ...]
     needless: dict[Span, str] = field(default_factory=dict)
     needed: set[Span] = field(default_factory=set)
+    effort: Effort = field(default_factory=Effort)
 
     def run(self, bound: Attention) -> tuple[Diagnostic, ...]:
         if not self.masks(bound):
@@ -135,6 +136,9 @@ class _Linter:
                 self.report.warn("W004", message, span, label=why, help="leave it out")
         return any(decided)
 
+    def _impossible(self, *conditions: Expr) -> bool:
+        return impossible(*conditions, effort=self.effort)
+
     def _text(self, span: Span) -> str:
         text = " ".join(self.written.source.text[span.start : span.end].split())
         return f"`{text}`" if len(text) <= _QUOTED else f"`{text[:_QUOTED]}...`"
@@ -146,11 +150,11 @@ class _Linter:
             return False
         facts = (*self.given, *_exists(special))
         whose = f"the mask of `{branch.name}`" if len(self.written.branches) > 1 else "the mask"
-        if impossible(*facts, root.meaning):
-            span = _narrowed(root, Fn.AND, lambda part: impossible(*facts, part.meaning))
+        if self._impossible(*facts, root.meaning):
+            span = _narrowed(root, Fn.AND, lambda part: self._impossible(*facts, part.meaning))
             self.report.warn("W002", f"{whose} is always empty", span, label="holds for no pair")
-        elif impossible(*facts, not_(root.meaning)):
-            span = _narrowed(root, Fn.OR, lambda part: impossible(*facts, not_(part.meaning)))
+        elif self._impossible(*facts, not_(root.meaning)):
+            span = _narrowed(root, Fn.OR, lambda part: self._impossible(*facts, not_(part.meaning)))
             help = "without a mask, too, every key is seen"
             self.report.warn("W003", f"{whose} is always full", span, label="holds for every pair", help=help)
         else:
@@ -180,13 +184,13 @@ class _Linter:
         if fn not in (Fn.AND, Fn.OR):
             return ""
         matters = not_(part.meaning) if fn is Fn.AND else part.meaning
-        if not impossible(*around, *(_settled(fn, other) for other in others), matters):
+        if not self._impossible(*around, *(_settled(fn, other) for other in others), matters):
             return ""
-        if impossible(*around, matters):
+        if self._impossible(*around, matters):
             return "holds for every pair" if fn is Fn.AND else "holds for no pair"
         says = "demands it" if fn is Fn.AND else "lets these pairs through"
         for other in others:
-            if impossible(*around, _settled(fn, other), matters):
+            if self._impossible(*around, _settled(fn, other), matters):
                 return f"{self._text(other.span)} {says} already"
         return f"the rest of the mask {says} already"
 
@@ -197,7 +201,7 @@ class _Linter:
         assert place is not None, "the checker places every node"
 
         def dead(rows: Callable[[int], Expr], count: int) -> bool:
-            return impossible(*self.given, *_SELF_ATTENTION, rows(count), live)
+            return self._impossible(*self.given, *_SELF_ATTENTION, rows(count), live)
 
         for which, rows in (("first", _first), ("last", _last)):
             count = _largest(partial(dead, rows))

@@ -20,28 +20,34 @@ from attnc.codegen.integers import Affine, affine, collect, comparison, floor_qu
 from attnc.dsl.ir import Apply, Const, Expr, Fn, Index, Kind, Size, Table, postorder
 
 _NODES = 1000  # of conditions larger than this nothing is proved
-_CASES = 100  # looked at, before a proof is given up
-_ROWS = 300  # inequalities that an elimination may reach
+_EFFORT = 20_000  # cases and inequalities that the proofs of one construct may make
 
 Literal = tuple[Expr, bool]
 Goal = Literal | Affine
 """A condition with the truth value it shall have, or a sum that shall be at most 0."""
 
 
-def impossible(*conditions: Expr) -> bool:
+@dataclass(kw_only=True)
+class Effort:
+    """What proofs may still spend; nothing is proved from 0 on."""
+
+    left: int = _EFFORT
+
+
+def impossible(*conditions: Expr, effort: Effort | None = None) -> bool:
     """Whether no values make all conditions true. True is proved; False means nothing. More is proved of simplified
     conditions: then what is opaque is one term wherever it stands."""
     if len(postorder(*conditions)) > _NODES:
         return False
+    effort = effort or Effort()
     stack = [_Case(goals=[(condition, True) for condition in conditions])]
-    for _ in range(_CASES):
-        if not stack:
-            return True
-        cases = stack.pop().split()
-        if cases is None:
+    while stack:
+        effort.left -= 1
+        cases = stack.pop().split(effort)
+        if cases is None or effort.left < 0:
             return False
         stack += cases
-    return False
+    return True
 
 
 @dataclass(kw_only=True)
@@ -55,7 +61,7 @@ class _Case:
     sums: list[Affine] = field(default_factory=list)
     atoms: set[Expr] = field(default_factory=set)
 
-    def split(self) -> list[_Case] | None:
+    def split(self, effort: Effort) -> list[_Case] | None:
         """No case where the assumptions contradict each other; None where they do not and no choice is left."""
         while self.goals:
             goal = self.goals.pop()
@@ -63,7 +69,7 @@ class _Case:
                 self._bounded(goal)
             elif not self._assumed(*goal):
                 return []
-        if contradictory(self.sums):
+        if contradictory(self.sums, effort):
             return []
         if not self.choices:
             return None
@@ -182,10 +188,11 @@ _Row = tuple[tuple[int, int], ...]
 """Unknowns by number, each with its factor."""
 
 
-def contradictory(sums: Sequence[Affine]) -> bool:
+def contradictory(sums: Sequence[Affine], effort: Effort) -> bool:
     """Whether no integers make every sum at most 0, by Fourier-Motzkin elimination with tightening. True is proved."""
     names: dict[Expr, int] = {}
     rows: dict[_Row, int] = {}
+    effort.left -= len(sums)
     for form in sums:
         weights = {names.setdefault(atom, len(names)): factor for atom, factor in form.terms}
         if _add(rows, weights, form.const):
@@ -195,13 +202,14 @@ def contradictory(sums: Sequence[Affine]) -> bool:
         lower = [(dict(row), const) for row, const in rows.items() if dict(row).get(unknown, 0) < 0]
         upper = [(dict(row), const) for row, const in rows.items() if dict(row).get(unknown, 0) > 0]
         rows = {row: const for row, const in rows.items() if unknown not in dict(row)}
+        effort.left -= len(lower) * len(upper)
+        if effort.left < 0:
+            return False
         for (low, low_const), (high, high_const) in product(lower, upper):
             times, by = high[unknown], -low[unknown]
             joined = {key: times * low.get(key, 0) + by * high.get(key, 0) for key in {*low, *high}}
             if _add(rows, joined, times * low_const + by * high_const):
                 return True
-        if len(rows) > _ROWS:
-            return False
     return False
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from hypothesis import event, given
 
-from attnc.codegen.refute import impossible
+from attnc.codegen.refute import Effort, impossible
 from attnc.codegen.simplify import simplify
 from attnc.dsl.frontend import compile_text
 from attnc.dsl.ir import Attention, Expr
@@ -100,6 +100,15 @@ def test_what_is_refuted_has_no_solution(expr: Expr) -> None:
             assert not evaluate(expr, leaves, lambda tensor, *at: hash((tensor, at)) % 7 - 3), leaves
         except (ZeroDivisionError, OverflowError):
             continue
+
+
+def test_effort_is_bounded_and_shared() -> None:
+    hard, easy = condition("block_window(8, 1) and not window(15)"), condition("window(2) and i - j > 2")
+    effort = Effort(left=10)
+    assert not impossible(hard, effort=effort)
+    assert effort.left < 0
+    assert not impossible(easy, effort=effort)
+    assert impossible(hard, easy, effort=Effort(left=1000))
 
 
 def test_opaque_terms_are_the_same_wherever_they_stand() -> None:
