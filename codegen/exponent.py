@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from attnc.codegen import build
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Kind, Size, Symbol, dependencies, postorder, transform
+from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Kind, Load, Size, Symbol, dependencies, postorder, rebuild
 
 _LOG2E = math.log2(math.e)
 _BOUNDED = frozenset((Fn.TANH, Fn.SIGMOID, Fn.SIN, Fn.COS, Fn.ERF))
@@ -60,7 +60,15 @@ def regrouped(value: Expr) -> Expr:
             return _product(_factors(node))
         return node
 
-    return transform((value,), step)[0]
+    return rewritten(value, step)
+
+
+def rewritten(value: Expr, step: Callable[[Expr], Expr]) -> Expr:
+    """The expression with ``step`` taken at every node, operands first; where a tensor is read stays as it is."""
+    made: dict[Expr, Expr] = {}
+    for node in postorder(value):
+        made[node] = node if isinstance(node, Load) else step(rebuild(node, lambda child: made.get(child, child)))
+    return made[value]
 
 
 def _uniform(node: Expr) -> bool:

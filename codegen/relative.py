@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnc.codegen import build
+from attnc.codegen.exponent import rewritten
 from attnc.codegen.integers import Affine, affine, collect, comparison, to_expr
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import Apply, Axis, Expr, Fn, Index, Kind, Side, dependencies, transform
@@ -62,7 +63,7 @@ def distances(value: Expr, axis: Axis) -> Expr:
                 return _difference(inner, axis) or node
         return node
 
-    return transform((value,), step)[0]
+    return rewritten(value, step)
 
 
 def _clauses(mask: Expr) -> list[Expr]:

@@ -10,7 +10,7 @@ from attnc.codegen import build
 from attnc.codegen.lower import lower
 from attnc.codegen.relative import OFFS, START, distances, live
 from attnc.dsl.frontend import compilable, compile_text
-from attnc.dsl.ir import Axis, Expr, Index, Side, postorder
+from attnc.dsl.ir import Axis, Expr, Fn, Index, Kind, Load, Side, postorder
 from attnc.dsl.source import Source
 from tests.codegen.evaluate import evaluate
 from tests.codegen.expressions import bools, ints
@@ -90,3 +90,12 @@ def test_distances(far: int, apart: int, axis: Axis) -> None:
         row = far + apart - 3 if axis == "i" else far + 2
         wanted = evaluate(text, known)
         assert evaluate(told, {**known, OFFS: row % 64, START: row - row % 64}) == wanted
+
+
+def test_where_a_tensor_is_read_stays() -> None:
+    """Positions are exact there, and known to lie within the tensor by what they are."""
+    far = build.apply(Fn.INT, build.mul(build.to_float(build.sub(I, J)), 0.5))
+    read_at = Load(kind=Kind.FLOAT, tensor="bias", index=(far,))
+    told = distances(build.mul(read_at, build.to_float(build.sub(I, J))), "j")
+    assert read_at in postorder(told)
+    assert OFFS in postorder(told)
