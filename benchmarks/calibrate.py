@@ -2,6 +2,8 @@
 
     python benchmarks/calibrate.py                  compile what the planner chooses, until it chooses nothing new
     python benchmarks/calibrate.py --fresh          the same from nothing: after a change to the kernels
+    python benchmarks/calibrate.py --again          what is chosen once more: after a small change to the kernels
+    python benchmarks/calibrate.py --quick          only what is chosen, nothing that an estimate alone refuses
     python benchmarks/calibrate.py --report         the model's errors against the table, by architecture
     python benchmarks/calibrate.py --check          Triton asked again for what is chosen; writes nothing
     python benchmarks/calibrate.py --grid           the model against Triton over the whole grid; writes nothing
@@ -199,8 +201,8 @@ def key_of(architecture: str, tile: Tile, dtype: str, dim: int) -> Key:
 def chosen(
     architectures: list[str], dtypes: list[str], dims: list[int], *, explore: bool = False
 ) -> Iterator[tuple[Key, Tile]]:
-    """What the planner takes now, and for which architecture it has to be compiled; to ``explore``, also what only an
-    estimate of registers refuses."""
+    """What the planner takes now, and for which architecture it has to be compiled; to ``explore``, also what comes
+    next and what only an estimate of registers refuses."""
     for name in architectures:
         found = plan(program(), name)
         members = FAMILY if name == GENERIC else (name,)
@@ -214,14 +216,21 @@ def chosen(
                             yield key_of(member, choice.tile, element, dim), choice.tile
                     if choice is not None and explore and name in ASSEMBLED:
                         counted, gpu = work(program(), step), found.gpu
-                        for tile in search.doubtful(counted, choice.dtype, dim, gpu, choice):
+                        for tile in (*choice.next_best[:2], *search.doubtful(counted, choice.dtype, dim, gpu, choice)):
                             yield key_of(name, tile, choice.dtype, dim), tile
 
 
-def calibrate(architectures: list[str], dtypes: list[str], dims: list[int], seconds: float) -> None:
-    """Compile what is chosen until nothing new is."""
+def calibrate(
+    architectures: list[str], dtypes: list[str], dims: list[int], *, seconds: float, again: bool, explore: bool
+) -> None:
+    """Compile what is chosen until nothing new is; ``again``: also what the table has of it."""
     table, start, failed = Table(), time.monotonic(), set[Key]()
-    while todo := {key: tile for key, tile in chosen(architectures, dtypes, dims, explore=True) if table.lacking(key)}:
+    if again:
+        for key, _ in chosen(architectures, dtypes, dims):
+            table.rows.pop(key, None)
+    while todo := {
+        key: tile for key, tile in chosen(architectures, dtypes, dims, explore=explore) if table.lacking(key)
+    }:
         todo = {key: tile for key, tile in todo.items() if key not in failed}
         if not todo:
             break
@@ -320,6 +329,8 @@ def main() -> int:
     parser.add_argument("--dims", nargs="*", type=int, default=[64, 128, 32, 256, 16])
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--grid", action="store_true")
@@ -332,7 +343,9 @@ def main() -> int:
         return 0 if grid([x for x in options.targets if x != GENERIC], options.dtypes, options.dims) else 1
     if options.fresh:
         FILE.write_text('{"triton": "", "kernels": []}\n', encoding="utf-8")
-    calibrate(options.targets, options.dtypes, options.dims, options.seconds)
+    explore = not (options.again or options.quick)
+    limits = {"seconds": options.seconds, "again": options.again, "explore": explore}
+    calibrate(options.targets, options.dtypes, options.dims, **limits)
     return 0 if report() else 1
 
 

@@ -19,6 +19,8 @@ from attnc.codegen.planner.work import Work
 # the more where warps share rows, for weights and row sums pass between them. Fitted to runtime/machine's estimates.
 WAIT = 60
 CROSSING = 300
+# Instructions of a warp for each tile beside those of its pairs: addresses, barriers, reductions.
+LOOP = 64
 # Clocks from a copy's issue to its data, from L2: what buffers ahead have to cover. Microbenchmarks have 250 to 600.
 MEMORY = 600
 # Bytes a clock that an SM reads from L2: 5,120 a clock for the 108 SMs of an A100 (its whitepaper), less elsewhere.
@@ -66,7 +68,7 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     integer = pairs * (work.integer + 0.5 * work.maps + (work.mask if partial else 0)) / gpu.integer
     crossed = 2 * pairs * size if crossing else 0
     shared = (_shared_bytes(work, tile, vector, kind, crossing) + crossed) / gpu.shared_bandwidth
-    issue = (fp32 * gpu.fp32 + special * gpu.special + integer * gpu.integer) / 128 + shared / 4
+    issue = (fp32 * gpu.fp32 + special * gpu.special + integer * gpu.integer) / 128 + shared / 4 + LOOP * tile.warps / 4
     memory = work.moved * tile.moved * vector / L2
     columns = 0.0
     if kind == "tcgen05":  # a register a thread and clock: scores out, weights in, sums both ways for a rescale
@@ -75,7 +77,7 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     busiest = max(products, special, fp32, integer, shared, issue, memory, columns)
     # Operands are read while a product runs; what is beyond it is not hidden by it.
     alone = products + special + fp32 + integer + columns + max(0.0, shared - products)
-    alone += CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products)
+    alone += LOOP + (CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products))
     ahead = tile.stages - (1.5 if kind in ("mma", "mfma") else 1.0)
     alone += max(0.0, MEMORY - ahead * alone)
     return Clocks(
