@@ -85,8 +85,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
     if kind == "wgmma":
         line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
         line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
-        line("row statistics", row * (tile.stages - 1))
-        line("alignment", ALIGNMENT if row and tile.stages > 1 else 0)
+        line("row statistics, aligned", -(-row * (tile.stages - 1) // ALIGNMENT) * ALIGNMENT)
     elif kind == "tcgen05":
         line(names[0], 0 if emulated else held)
         line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
@@ -135,6 +134,11 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
             line("keys", work.keys * tile.moved * vector)
             line("weights, or values", max(pair, tile.moved * vector))
             line("rescale", 4 * tile.held if work.step == "forward" else 0)
+    if work.paired:
+        # In the forward on sm_90 scores change their layout to meet them, in float32.
+        bytes_each = max(work.paired, 4) if kind == "wgmma" and work.step == "forward" else work.paired
+        line("inputs that a pair reads", tile.held * tile.moved * bytes_each)
+    line("inputs that a row reads", work.streamed * tile.moved * tile.stages + 2 * work.gathered * tile.held)
     if work.wide and kind != "mfma":
         line("values and weights, float32", (tile.moved * dim + tile.held * tile.moved) * 4 if size < 4 else 0)
     return tuple(lines)

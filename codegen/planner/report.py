@@ -144,7 +144,7 @@ def report(
         known = _known(_mask(program, group), shape, inputs, draw)
         for step in PASSES:
             name = f"{naming.function(group.name)}_{step}_kernel"
-            found = _kernel(group, name, step, plan, shape, dtype, known, inputs, draw, compiled or {})
+            found = _kernel(program, group, name, step, plan, shape, dtype, known, inputs, draw, compiled or {})
             if found is None:
                 unplanned.append(name)
             else:
@@ -210,6 +210,7 @@ def _times(found: TileMap, shape: Shape) -> int:
 
 
 def _kernel(
+    program: Program,
     group: Group,
     name: str,
     step: Pass,
@@ -226,7 +227,7 @@ def _kernel(
     if row.choice is None:
         return None
     element = row.choice.dtype if dtype in ("f16", "bf16") else dtype
-    work = of_group(group, step)
+    work = of_group(program, group, step)
 
     def counted(tile: Tile) -> tuple[TileMap, int]:
         found = _map(known.mask, shape, (tile.block_m, tile.block_n), inputs, draw, transposed=step == "key")

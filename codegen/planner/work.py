@@ -21,6 +21,7 @@ from attnc.dsl.ir import (
     Size,
     Symbol,
     children,
+    dependencies,
     postorder,
 )
 
@@ -38,12 +39,18 @@ _VECTOR = {
 }  # fmt: skip
 
 
+# Bytes of an element of an input; a table that is made once a call has int64.
+_BYTES = {"bool": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
-    pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32. The rest is per pair:
-    ``vector`` float32 operations, ``special`` ones, ``integer`` ones, and ``mask`` ones that a partial tile adds."""
+    pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32; ``streamed``,
+    ``gathered`` and ``paired``: bytes of inputs that a row of the moved axis, of the held axis, and a pair reads.
+    The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``integer`` ones, and ``mask`` ones that a
+    partial tile adds."""
 
     step: Pass
     queries: int
@@ -58,6 +65,9 @@ class Work:
     wide: bool
     statistics: int
     strips: int
+    streamed: int
+    gathered: int
+    paired: int
     vector: float
     special: float
     integer: float
@@ -66,15 +76,19 @@ class Work:
     @property
     def plain(self) -> bool:
         """Whether the kernel has the structure that the calibration compiled: one query, key, value and weight."""
-        return self.queries == self.keys == self.maps == self.dots == 1 and not self.wide and not self.strips
+        single = self.queries == self.keys == self.maps == self.dots == 1
+        return single and not (self.wide or self.strips or self.streamed or self.gathered or self.paired)
 
 
 def work(program: Program, step: Pass) -> Work:
     """The heaviest group's: one table of tiles serves them all."""
-    return max((of_group(group, step) for group in program.groups), key=lambda item: (item.products, item.vector))
+    return max(
+        (of_group(program, group, step) for group in program.groups), key=lambda item: (item.products, item.vector)
+    )
 
 
-def of_group(group: Group, step: Pass) -> Work:
+def of_group(program: Program, group: Group, step: Pass) -> Work:
+    """One group's work in one pass."""
     scores = [item.score if item.exponential else item.weight for item in group.maps]
     masks = [item.mask for item in group.maps]
     gradients = [
@@ -86,6 +100,7 @@ def of_group(group: Group, step: Pass) -> Work:
     exponential = sum(item.exponential for item in group.maps)
     # Online softmax: max, subtract, sum; the backward: subtract, subtract, multiply.
     vector = (3 if step == "forward" else 4) * maps + backward.vector
+    reads = _reads(program, group)
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
     return Work(
@@ -101,12 +116,25 @@ def of_group(group: Group, step: Pass) -> Work:
         products={"forward": dots + maps, "query": 2 * dots + maps, "key": 2 * dots + 2 * maps}[step],
         wide=exponential < maps,
         statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
+        streamed=sum(bytes for bytes, axes in reads if axes == ("i" if step == "key" else "j")),
+        gathered=sum(bytes for bytes, axes in reads if axes == ("j" if step == "key" else "i")),
+        paired=sum(bytes for bytes, axes in reads if axes == "ij"),
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
         special=exponential + backward.special,
         integer=1.0 * maps + backward.integer,
         mask=2 * maps + _count(masks).integer,
     )
+
+
+def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
+    """Bytes and axes (of i and j) of every input and table that pairs read."""
+    sizes = {item.name: _BYTES[item.dtype] for item in program.attention.inputs}
+    found = []
+    for load in group.reads:
+        axes = "".join(axis for axis in ("i", "j") if axis in dependencies(*load.index))
+        found.append((sizes.get(load.tensor, 8), axes))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
