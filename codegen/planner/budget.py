@@ -6,7 +6,6 @@ Each rule says what Triton's compiler was seen to allocate (3.7.1): benchmarks/c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from attnc.codegen.planner.targets import Gpu
@@ -25,8 +24,7 @@ class Line(NamedTuple):
     amount: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """A tile's use of an SM. ``shared`` in bytes, ``registers`` of 32 bits a thread, ``columns`` of tensor memory.
     ``blocks`` that an SM holds at once, and which of them ``limits`` it."""
 
@@ -162,8 +160,8 @@ def _buffered(work: Work, tile: Tile, vector: int, emulated: bool, buffers: int)
 
 def crosses_warps(tile: Tile, dim: int) -> bool:
     """Whether warps share rows of the scores, so that weights pass through shared memory: Triton puts all warps along
-    the longer side of a chained product, rows only where there are at least as many of them as columns."""
-    return tile.held < dim or tile.held < tile.moved
+    the longer side of a chained product, along rows only where there are at least as many of them as columns."""
+    return tile.held < dim or (tile.step == "forward" and tile.held < tile.moved)
 
 
 def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind: str) -> tuple[Line, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnc.codegen.planner.budget import Budget, budget, occupancy
 from attnc.codegen.planner.cost import Clocks, clocks, price
@@ -20,13 +20,12 @@ SHAPES = (
     (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4),
     (128, 16, 8), (64, 16, 4), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 1),
 )  # fmt: skip
-SPILLING = 1.25  # of the clocks: what a kernel without spills may cost more than one that spills outside its loops
+SPILLING = 1.5  # of the clocks: what a kernel without spills may cost more than one that spills outside its loops
 DOUBT = 64  # registers a thread, by which the estimate may be too high
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A candidate that was not taken, and why; ``spill``: it would run, with so many bytes a thread spilled."""
 
     tile: Tile
@@ -140,8 +139,10 @@ def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget)
         if work.plain:
             return None
     beyond = found.registers_thread - gpu.registers_thread
+    if beyond <= 0:
+        return None
     reason = f"about {found.registers_thread} registers a thread; {gpu.name} has {gpu.registers_thread}"
-    return Refusal(tile=tile, reason=reason, spill=4 * beyond) if beyond > 0 else None
+    return Refusal(tile=tile, reason=reason, spill=4 * beyond)
 
 
 def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Choice | None:
@@ -202,7 +203,7 @@ def _occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     if seen is None or seen.registers is None:
         return found
     blocks, limits = occupancy(gpu, tile, found.shared_bytes, seen.registers, seen.columns)
-    return replace(found, blocks=blocks, limits=limits)
+    return found._replace(blocks=blocks, limits=limits)
 
 
 def _priced(dtype: str, dim: int) -> bool:

@@ -17,7 +17,7 @@ from attnc.codegen.planner.cost import clocks
 from attnc.codegen.planner.report import Shape, parts, report
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Cpu, Gpu, TargetError, targets
 from attnc.codegen.planner.tile import Tile
-from attnc.codegen.planner.work import work
+from attnc.codegen.planner.work import PASSES, work
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
 
@@ -205,6 +205,22 @@ def test_the_model_against_what_triton_reported() -> None:
         lines = shared_lines(work(CAUSAL, step), tile, dtype, dim, matrix(tile, dtype, gpu))
         model = sum(line.amount for line in lines)
         assert seen.shared <= model <= 1.05 * seen.shared, (architecture, step, dtype, dim, shape)
+
+
+# Kernels that are chosen although they spill, none of it in a loop: without, they would take far longer.
+SPILL_OUTSIDE = {("sm_100", "key", 128)}
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_nothing_chosen_spills(target: str) -> None:
+    found = plan(CAUSAL, target)
+    for step in PASSES:
+        for dim in (64, 128):
+            choice = found.row(step, "bf16", dim).choice
+            assert choice is not None
+            seen = search.measured(choice.tile, "bf16", dim, found.gpu)
+            assert seen is not None and seen.hot == 0, f"python benchmarks/calibrate.py: {target} {step} {dim}"
+            assert (seen.stack == 0) == ((target, step, dim) not in SPILL_OUTSIDE)
 
 
 # --- a shape ----------------------------------------------------------------------------------
