@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -246,6 +247,15 @@ def test_show_draws_tiles_of_two_sides_and_each_head(capsys: Capture, folder: Pa
     assert main([*command, "--png", "t.png", "--svg", "t.svg"]) == 0
     assert capsys.readouterr().out == ""
     assert {"t.0.png", "t.1.png", "t.0.svg", "t.1.svg"} <= set(os.listdir(folder))
+
+
+def test_show_draws_what_the_documentation_shows(capsys: Capture) -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "tiles.md").read_text(encoding="utf-8")
+    ((arguments, picture),) = re.findall(r"^\$ attnc (show .*)\n((?:.+\n)+)```$", page, flags=re.M)
+    show, path, *rest = arguments.split()
+    assert main([show, str(root / path), *rest]) == 0
+    assert capsys.readouterr().out == picture
 
 
 def test_show_scales_down_what_does_not_fit(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
