@@ -34,8 +34,6 @@ def planned(construct: Construct, options: argparse.Namespace, known: Targets) -
     from attnc.codegen.lower import lower
     from attnc.codegen.plan import plan
     from attnc.codegen.plan_text import describe
-    from attnc.codegen.planner.report import report
-    from attnc.codegen.report_text import data, text
     from attnc.dsl.frontend import compilable
 
     program = lower(compilable(construct))
@@ -44,6 +42,9 @@ def planned(construct: Construct, options: argparse.Namespace, known: Targets) -
         if options.verify or options.format == "json":
             raise Refused("--verify and --format json need a --shape, such as B=1,H=32,N=4096,D=128")
         return describe(program, made)
+    from attnc.codegen.planner.report import report  # counts tiles, with numpy: not without a shape
+    from attnc.codegen.report_text import data, text
+
     if options.target == "generic":
         raise Refused("--shape is priced for one target: give --target, such as h100 (attnc targets lists them)")
     shape = _shape(options.shape, program)
