@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import attnc
@@ -207,3 +210,39 @@ def test_compiled_and_exported() -> None:
 
     exported = torch.export.export(Layer(), (q, ids))
     torch.testing.assert_close(exported.module()(q, ids), op(q, q, q, ids=ids))
+
+
+TENSORS = ("document(ids)", "ids[b, j] <= ids[b, i]", "t[b, j]", "t[b, i]", "s[b, h, i] <= j", "global(t)")
+TABLES = (
+    "random(1, block = 8, seed = 3)", "random(2, block = 5, seed = 1)", "blocks(n, 8)", "blocks(m, 16)",
+)  # fmt: skip
+INDICES = ("causal", "window(5)", "window(20)", "sink(3)", "i >= 9", "j % 3 == 0", "block(7)", "true")
+
+
+@st.composite
+def masks(draw: Callable[[st.SearchStrategy[Any]], Any], depth: int = 2) -> str:
+    """A mask over tensors and tables, under and, or, not."""
+    if depth == 0:
+        return str(draw(st.sampled_from(draw(st.sampled_from((TENSORS, TABLES, INDICES))))))
+    x, y = draw(masks(depth=depth - 1)), draw(masks(depth=depth - 1))
+    return str(draw(st.sampled_from((f"({x} and {y})", f"({x} or {y})", f"(not {x} and {y})", x))))
+
+
+@given(mask=masks(), order=st.sampled_from(["ascending", "descending", "none"]), options=st.sampled_from(OFFSETS))
+def test_any_mask_over_small_tiles(mask: str, order: str, options: dict[str, Any]) -> None:
+    declared = {
+        "ids": "i32[B, M]", "t": "bool[B, M]", "s": "i32[B, H, N]", "n": "i32[B, H, R, C]", "m": "bool[B, H, U, V]"
+    }  # fmt: skip
+    ids = {"ascending": documents(11, 53, 2), "descending": documents(11, 53, 2).flip(1)}
+    given = {
+        "ids": ids.get(order, (torch.arange(106).reshape(2, 53) * 5 % 7).int()),
+        "t": torch.arange(106).reshape(2, 53) % 19 < 3,
+        "s": (torch.arange(2 * 2 * 41).reshape(2, 2, 41) * 7 % 40).int(),
+        "n": (torch.arange(2 * 12).reshape(2, 1, 6, 2) * 5 % 8 - 1).int(),
+        "m": torch.arange(2 * 12).reshape(1, 2, 3, 4) % 5 == 1,
+    }
+    inputs = {name: x for name, x in given.items() if re.search(rf"\b{name}\b", mask)}
+    lines = " ".join(f"input {name}: {declared[name]}" for name in inputs)
+    op = attnc.loads(f"attention spec {{ {lines} {S}mask {mask}  normalize softmax  emit colsum }}")
+    small(op, 16, 16)
+    check(make(op, SIZES, inputs=inputs, **options), "eager", torch.float64)
