@@ -40,10 +40,11 @@ def complete(roots: Sequence[Expr], known: dict[Expr, Array], reads: Reads) -> N
     with np.errstate(all="ignore"):
         for node in postorder(*roots):
             if node not in known:
-                known[node] = _value(node, known, reads)
+                known[node] = value_of(node, known, reads)
 
 
-def _value(node: Expr, known: Mapping[Expr, Array], reads: Reads) -> Array:
+def value_of(node: Expr, known: Mapping[Expr, Array], reads: Reads) -> Array:
+    """The value of one node, those of its operands (of an index list, also b and h) being known."""
     match node:
         case Const(value=value, kind=kind):
             return np.asarray(value, dtype=_TYPES[kind])

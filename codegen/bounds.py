@@ -1,41 +1,25 @@
 """Where the live keys of a tile of queries lie, and the live queries of a tile of keys, as a few intervals.
 
 A mask is read as a set: for a tile of query positions ``i0 <= i <= i1``, ``may`` covers every key that is live for
-some query of the tile and ``must`` holds only keys that are live for all of them. Both follow the mask's own algebra:
-``and`` intersects, ``or`` unites, ``not`` turns one into the other's complement, and a comparison is solved for j
-with the rest of it at its least and greatest over the tile. What cannot be read so (``%``, loads over i or j, drawn
-and listed blocks) may be live anywhere and must be live nowhere.
+some query of the tile and ``must`` holds only keys that are live for all of them: those that no case of the mask's
+negation reaches. Both are unions of projections (project.py), of which intervals alone are kept: residue classes,
+tables and what projects to no interval may be live anywhere, and must be live nowhere.
 
-This room answers with intervals alone and never evaluates the mask; everything it knows passes through ``Bounds``.
+This room answers with symbolic ends for the kernels, tilemap.py from the same projections with numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache
 
-from attnc.codegen.build import (
-    TRUE,
-    add,
-    all_of,
-    apply,
-    floordiv,
-    index,
-    le,
-    mul,
-    neg,
-    not_,
-    offset,
-    size,
-    sub,
-    symbol,
-    where,
-)  # fmt: skip
-from attnc.codegen.integers import Affine, affine, collect, comparison, number, to_expr
-from attnc.codegen.ranges import Facts, enclose, provably_le
+from attnc.codegen.build import TRUE, add, all_of, apply, le, not_, offset, size, symbol, where
+from attnc.codegen.cases import Case, Cases, cases, reduced
+from attnc.codegen.project import Piece, project
+from attnc.codegen.ranges import Facts, provably_le
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Index, Kind, Side, dependencies, postorder
+from attnc.dsl.ir import Apply, Axis, Drawn, Expr, Fn, Kind, Listed, Load, Side, dependencies, postorder, substitute
 
 Interval = tuple[Expr | None, Expr | None]
 Region = tuple[Interval, ...]
@@ -43,35 +27,24 @@ Region = tuple[Interval, ...]
 MAY_INTERVALS = 3
 MUST_INTERVALS = 2
 _REGION_INTERVALS = 4  # kept while a region is being worked out
-_CHOICES = 4  # how many min, max, abs and where of one comparison are split into cases
-_ANALYSED_NODES = 1000  # a mask of more conditions is not read: everything may be live
-
 _EVERYTHING: Region = ((None, None),)
-_NOTHING: Region = ()
+
+# Where the tensor begins and ends, before and after all that an end is compared with.
+_START, _END = symbol("start", Kind.INT), symbol("end", Kind.INT)
+_FAR = 2**48
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
     """Half-open intervals (lo, hi) of absolute positions, as INT expressions over ``first`` and ``last`` (the tile's
     first and last position), b, h, sizes, offsets and what is read at (b, h). None: no bound on that side. An
-    interval with lo >= hi is empty. ``may``: at most MAY_INTERVALS, ascending and disjoint wherever not empty.
-    ``must``: at most MUST_INTERVALS. Ends may lie outside the tensor."""
+    interval with lo >= hi is empty. ``may``: at most MAY_INTERVALS, ascending and disjoint within the tensor wherever
+    not empty there. ``must``: at most MUST_INTERVALS. Ends may lie outside the tensor."""
 
     first: Expr
     last: Expr
     may: Region
     must: Region
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Live:
-    """A condition as sets: a superset of where it holds for some, a subset of where it holds for all."""
-
-    may: Region
-    must: Region
-
-
-_UNKNOWN = _Live(may=_EVERYTHING, must=_NOTHING)
 
 
 def key_bounds(mask: Expr, keys: Expr | None = None) -> Bounds:
@@ -110,195 +83,71 @@ def query_only(mask: Expr) -> Expr:
     return all_of(term for term in conjuncts(mask) if "j" not in dependencies(term))
 
 
+@lru_cache(maxsize=64)
 def _bounds(mask: Expr, outer: Axis, inner: Axis, side: Side, count: Expr) -> Bounds:
     first, last = symbol(f"{outer}0", Kind.INT), symbol(f"{outer}1", Kind.INT)
     start = offset(side)
-    tile = _Tile(
-        outer=index(outer),
-        inner=index(inner),
-        first=first,
-        last=last,
-        start=start,
-        end=simplify((add(start, count),))[0],
-        facts=Facts(order=((first, last),)),
+    (end,) = simplify((add(start, count),))
+    tile = _Tile(facts=Facts(order=((first, last),), ranges={_START: (-_FAR, -_FAR), _END: (_FAR, _FAR)}))
+    holds, fails = cases(simplify((mask,))[0])
+    live, dead = (
+        [piece for case in _told(found) if (piece := project(case, outer, inner, first, last)) is not None]
+        for found in (holds, fails)
     )
-    live = tile.read(simplify((mask,))[0])
-    return Bounds(first=first, last=last, may=tile.ascending(live.may), must=live.must[:MUST_INTERVALS])
+    may = tile.ascending(tile.union(map(tile.interval, live)))
+    must = tile.complement(map(tile.interval, dead))[:MUST_INTERVALS]
+    ends: dict[Expr, Expr] = {_START: start, _END: end}
+    return Bounds(first=first, last=last, may=_placed(may, ends), must=_placed(must, ends))
+
+
+def _told(found: Cases) -> Cases:
+    """The cases without what tells no interval: truths and comparisons that read tensors along i or j."""
+
+    def tells(*nodes: Expr) -> bool:
+        reads = (part for part in postorder(*nodes) if isinstance(part, Load | Drawn | Listed))
+        return all(dependencies(part).isdisjoint("ij") for part in reads)
+
+    return reduced(
+        Case(
+            bounds={terms: const for terms, const in case.bounds.items() if tells(*(atom for atom, _ in terms))},
+            residues=case.residues,
+            truths={node: value for node, value in case.truths.items() if dependencies(node).isdisjoint("ij")},
+        )
+        for case in found
+    )
+
+
+def _placed(region: Region, ends: dict[Expr, Expr]) -> Region:
+    """The region with the positions of the tensor's ends in place of their symbols; the end itself is open."""
+    placed: list[Interval] = []
+    for interval in region:
+        low, high = (None if x in (None, _START, _END) else simplify(substitute((x,), ends))[0] for x in interval)
+        placed.append((low, high))
+    return tuple(placed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Tile:
-    """``outer`` runs from first to last; the answer is about ``inner``, which runs over [start, end)."""
+    """Regions of one tile, by what can be proved of it."""
 
-    outer: Index
-    inner: Index
-    first: Expr
-    last: Expr
-    start: Expr
-    end: Expr
     facts: Facts
 
-    # --- conditions --------------------------------------------------------------------------
-
-    def read(self, mask: Expr) -> _Live:
-        conditions = [node for node in postorder(mask) if node.kind is Kind.BOOL]
-        if len(conditions) > _ANALYSED_NODES:
-            return _UNKNOWN
-        known: dict[Expr, _Live] = {}
-        for node in conditions:
-            known[node] = self._condition(node, known)
-        return known[mask]
-
-    def _condition(self, node: Expr, known: dict[Expr, _Live]) -> _Live:
-        if not self._varies(node):
-            return _Live(may=self._all_if(node), must=self._all_if(node))
-        found = comparison(node)
-        if found is not None:
-            fn, form = found
-            match fn:
-                case Fn.LE:
-                    return self._at_most_zero(form, known, _CHOICES)
-                case Fn.EQ:
-                    parts = (form, form.scaled(-1))
-                    return self._both(*(self._at_most_zero(part, known, _CHOICES) for part in parts))
-                case _:
-                    parts = (form.shifted(1), form.scaled(-1).shifted(1))
-                    return self._either(*(self._at_most_zero(part, known, _CHOICES) for part in parts))
-        match node:
-            case Apply(fn=Fn.AND, args=(x, y)):
-                return self._both(known[x], known[y])
-            case Apply(fn=Fn.OR, args=(x, y)):
-                return self._either(known[x], known[y])
-            case Apply(fn=Fn.NOT, args=(x,)):
-                return self._negated(known[x])
-            case Apply(fn=Fn.WHERE, args=(condition, x, y)):
-                return self._chosen(known[condition], known[x], known[y])
-            case Apply(fn=Fn.EQ | Fn.NE as fn, args=(x, y)) if x.kind is Kind.BOOL:
-                same, other = known[y], self._negated(known[y])
-                return self._chosen(known[x], *((same, other) if fn is Fn.EQ else (other, same)))
-            case _:
-                return _UNKNOWN
-
-    def _varies(self, node: Expr) -> bool:
-        return not dependencies(node).isdisjoint("ij")
-
-    def _both(self, x: _Live, y: _Live) -> _Live:
-        return _Live(may=self._intersection(x.may, y.may, self._grown), must=self._intersection(x.must, y.must, _cut))
-
-    def _either(self, x: _Live, y: _Live) -> _Live:
-        return _Live(may=self._union((*x.may, *y.may), self._grown), must=self._union((*x.must, *y.must), _cut))
-
-    def _negated(self, x: _Live) -> _Live:
-        return _Live(may=self._complement(x.must, self._grown), must=self._complement(x.may, _cut))
-
-    def _chosen(self, condition: _Live, x: _Live, y: _Live) -> _Live:
-        return self._either(self._both(condition, x), self._both(self._negated(condition), y))
-
-    def _all_if(self, condition: Expr) -> Region:
-        """Everything or nothing, by a condition that the whole tile shares."""
-        (condition,) = simplify((condition,))
-        if isinstance(condition, Const):
-            return _EVERYTHING if condition.value else _NOTHING
-        return ((None, where(condition, self.end, self.start)),)
-
-    # --- comparisons -------------------------------------------------------------------------
-
-    def _at_most_zero(self, form: Affine, known: dict[Expr, _Live], choices: int) -> _Live:
-        """Where ``form <= 0``: choices are split into cases, then it is solved for ``inner``."""
-        for atom, factor in form.terms:
-            if not self._varies(atom):
-                continue
-            rest = form.minus(Affine(terms=((atom, factor),), const=0))
-
-            def case(choice: Expr, rest: Affine = rest, factor: int = factor) -> _Live:
-                return self._at_most_zero(collect(((rest, 1), (affine(choice), factor))), known, choices - 1)
-
-            match atom:
-                case Apply(fn=Fn.MIN | Fn.MAX | Fn.ABS | Fn.WHERE) if choices == 0:
-                    return _UNKNOWN
-                case Apply(fn=Fn.MIN | Fn.MAX as fn, args=(x, y)):
-                    return (self._both if (fn is Fn.MAX) is (factor > 0) else self._either)(case(x), case(y))
-                case Apply(fn=Fn.ABS, args=(x,)):
-                    return (self._both if factor > 0 else self._either)(case(x), case(neg(x)))
-                case Apply(fn=Fn.WHERE, args=(condition, x, y)):
-                    return self._chosen(known[condition], case(x), case(y))
-                case Apply(fn=Fn.FLOORDIV, args=(x, Const(value=value))) if (
-                    value > 0 and abs(factor) == 1 and choices and dependencies(x) >= {"i", "j"}
-                ):
-                    # x // n <= -rest  is  x + n rest <= n - 1;  rest <= x // n  is  n rest - x <= 0
-                    flat = collect(((affine(x), factor), (rest, int(value))))
-                    flat = flat.shifted(1 - int(value)) if factor > 0 else flat
-                    return self._at_most_zero(flat, known, choices - 1)
-        return self._solved(form)
-
-    def _solved(self, form: Affine) -> _Live:
-        """Where ``form <= 0``, with one term of it solved for ``inner`` and the rest at its least and greatest."""
-        box: dict[Expr, Interval] = {self.outer: (self.first, self.last)}
-        main: tuple[Expr, int] | None = None
-        lows: list[tuple[Affine, int]] | None = [(number(form.const), 1)]
-        highs: list[tuple[Affine, int]] | None = [(number(form.const), 1)]
-        for atom, factor in form.terms:
-            if self.inner.axis in dependencies(atom):
-                if main is None and self._solvable(atom):
-                    main = atom, factor
-                    continue
-                low, high = _numeric(atom, self.facts)
-            else:
-                low, high = enclose(atom, box, self.facts)
-            if factor < 0:
-                low, high = high, low
-            lows = None if lows is None or low is None else [*lows, (affine(low), factor)]
-            highs = None if highs is None or high is None else [*highs, (affine(high), factor)]
-        return _Live(
-            may=_EVERYTHING if lows is None else self._where_at_most(main, collect(lows)),
-            must=_NOTHING if highs is None else self._where_at_most(main, collect(highs)),
-        )
-
-    def _solvable(self, atom: Expr) -> bool:
-        """inner, or inner // n // m ... with sums of what the tile shares in between."""
-        while atom != self.inner:
-            match atom:
-                case Apply(fn=Fn.FLOORDIV, args=(x, Const(value=value))) if value > 0:
-                    varying = [part for part, _ in affine(x).terms if self._varies(part)]
-                    if len(varying) != 1:
-                        return False
-                    (atom,) = varying
-                case _:
-                    return False
-        return True
-
-    def _where_at_most(self, main: tuple[Expr, int] | None, rest: Affine) -> Region:
-        """Where ``factor * atom + rest <= 0``; the tile shares ``rest``."""
-        if main is None:
-            return self._all_if(le(to_expr(rest), 0))
-        atom, factor = main
-        while True:
-            # atom <= -rest // factor, or atom >= ceil(rest / -factor)
-            limit = floordiv(to_expr(rest.scaled(-1)), abs(factor))
-            (limit,) = simplify((limit if factor > 0 else neg(limit),))
-            if not isinstance(atom, Apply):
-                (above,) = simplify((add(limit, 1),))
-                return ((None, above),) if factor > 0 else ((limit, None),)
-            x, divisor = atom.args
-            # x // n <= limit  is  x - n limit - n + 1 <= 0;  x // n >= limit  is  n limit - x <= 0
-            (reach,) = simplify((sub(mul(divisor, add(limit, 1)), 1) if factor > 0 else mul(divisor, limit),))
-            sign = 1 if factor > 0 else -1
-            inside = affine(x).minus(affine(reach)).scaled(sign)
-            ((atom, factor),) = [term for term in inside.terms if self._varies(term[0])]
-            rest = inside.minus(Affine(terms=((atom, factor),), const=0))
+    def interval(self, piece: Piece) -> Interval:
+        """The positions of a piece between its ends; none unless its conditions hold."""
+        low: Expr | None = None
+        high: Expr | None = None
+        for limit in piece.lows:
+            low = self._extreme(Fn.MAX, low, limit)
+        for limit in piece.highs:
+            high = self._extreme(Fn.MIN, high, simplify((add(limit, 1),))[0])
+        for condition in piece.when:
+            (high,) = simplify((where(condition, _END if high is None else high, _START),))
+        return low, high
 
     # --- sets --------------------------------------------------------------------------------
 
-    def _intersection(self, x: Region, y: Region, limited: Callable[[Region], Region]) -> Region:
-        pairs = [(self._extreme(Fn.MAX, a[0], b[0]), self._extreme(Fn.MIN, a[1], b[1])) for a in x for b in y]
-        return self._union(pairs, limited)
-
-    def _complement(self, region: Region, limited: Callable[[Region], Region]) -> Region:
-        sides = [tuple(part for part in ((None, low), (high, None)) if part != (None, None)) for low, high in region]
-        return reduce(lambda x, y: self._intersection(x, y, limited), sides, _EVERYTHING)
-
-    def _union(self, intervals: Iterable[Interval], limited: Callable[[Region], Region]) -> Region:
-        """Intervals without those that are surely empty; merged where they surely touch."""
+    def union(self, intervals: Iterable[Interval]) -> Region:
+        """A superset of few intervals, without those that are surely empty, merged where they surely touch."""
         merged: list[Interval] = []
         for interval in intervals:
             if self._surely_empty(interval):
@@ -312,8 +161,38 @@ class _Tile:
                         del merged[place]
                         break
             merged.append(interval)
-        merged.sort(key=lambda interval: (interval[0] is not None) + (interval[0] is not None and interval[1] is None))
-        return limited(tuple(merged))
+            merged = self._grown(merged)
+        return _by_ends(merged)
+
+    def complement(self, intervals: Iterable[Interval]) -> Region:
+        """A subset, of few intervals, of what lies outside of all the intervals."""
+        kept: list[Interval] = [_EVERYTHING[0]]
+        for low, high in self._outermost(intervals):
+            sides: list[Interval] = []
+            match high:
+                case Apply(fn=Fn.WHERE, args=(condition, reached, end)) if end == _START:  # nothing unless it holds
+                    sides += [(None, where(condition, _START if low is None else low, _END))]
+                    sides += [] if reached == _END else [(reached, None)]
+                case _:
+                    sides += [] if low is None else [(None, low)]
+                    sides += [] if high is None else [(high, None)]
+            pairs = (
+                (self._extreme(Fn.MAX, a[0], b[0]), self._extreme(Fn.MIN, a[1], b[1])) for a in kept for b in sides
+            )
+            kept = self._outermost(pairs)[:_REGION_INTERVALS]
+        return _by_ends(kept)
+
+    def _outermost(self, intervals: Iterable[Interval]) -> list[Interval]:
+        """Without those that are surely empty, or surely within another."""
+        kept: list[Interval] = []
+        for interval in intervals:
+            if not self._surely_empty(interval) and not any(self._within(interval, other) for other in kept):
+                kept = [other for other in kept if not self._within(other, interval)]
+                kept.append(interval)
+        return kept
+
+    def _within(self, x: Interval, y: Interval) -> bool:
+        return (y[0] is None or self._le(y[0], x[0])) and (y[1] is None or self._le(x[1], y[1]))
 
     def _joined(self, x: Interval, y: Interval) -> Interval | None:
         """The union of two intervals as one, if it surely is one: y begins within x, or both have an open end."""
@@ -333,24 +212,44 @@ class _Tile:
         return low is not None and high is not None and self._le(high, low)
 
     def _le(self, x: Expr | None, y: Expr | None) -> bool:
-        return x is not None and y is not None and provably_le(x, y, self.facts)
+        match x, y:
+            case (None, _) | (_, None):
+                return False
+            case Apply(fn=Fn.WHERE, args=(c, a, b)), Apply(fn=Fn.WHERE, args=(d, e, f)) if c == d:
+                return self._le(a, e) and self._le(b, f)
+            case _:
+                return x in (y, _START) or y == _END or provably_le(x, y, self.facts)
 
     def _extreme(self, fn: Fn, x: Expr | None, y: Expr | None, *, open_wins: bool = False) -> Expr | None:
         """``min`` or ``max`` of two ends. None is the open end, which wins or never does."""
         if x is None or y is None:
             return None if open_wins else y if x is None else x
+        found = self._choice(fn, x, y)
+        return simplify((apply(fn, x, y),))[0] if found is None else found
+
+    def _choice(self, fn: Fn, x: Expr, y: Expr) -> Expr | None:
+        """``min`` or ``max`` of two ends without a word for it, if it surely is one of them in every case."""
         if self._le(x, y):
             return x if fn is Fn.MIN else y
         if self._le(y, x):
             return y if fn is Fn.MIN else x
-        return simplify((apply(fn, x, y),))[0]
+        for chosen, other in ((x, y), (y, x)):
+            match chosen, other:
+                case Apply(fn=Fn.WHERE, args=(c, a, b)), Apply(fn=Fn.WHERE, args=(d, e, f)) if c == d:
+                    first, second = self._choice(fn, a, e), self._choice(fn, b, f)
+                case Apply(fn=Fn.WHERE, args=(c, a, b)), _:
+                    first, second = self._choice(fn, a, other), self._choice(fn, b, other)
+                case _:
+                    continue
+            if first is not None and second is not None:
+                return simplify((where(c, first, second),))[0]
+        return None
 
-    def _grown(self, region: Region) -> Region:
-        """A region of few intervals that covers all of ``region``."""
-        parts = list(region)
+    def _grown(self, parts: list[Interval]) -> list[Interval]:
+        """Few intervals that cover all of them."""
         while len(parts) > _REGION_INTERVALS:
             parts[-2:] = [self._hull(parts[-2], parts[-1])]
-        return tuple(parts)
+        return parts
 
     def _hull(self, x: Interval, y: Interval) -> Interval:
         return (
@@ -359,7 +258,7 @@ class _Tile:
         )
 
     def ascending(self, region: Region) -> Region:
-        """The region as at most MAY_INTERVALS intervals, ascending and disjoint wherever not empty: one open to the
+        """The region as at most MAY_INTERVALS intervals, ascending and disjoint within the tensor: one open to the
         left, bounded ones, one open to the right."""
         if _EVERYTHING[0] in region:
             return _EVERYTHING
@@ -408,10 +307,7 @@ class _Tile:
         return (self._extreme(Fn.MIN, low, other_low), earlier), (self._extreme(Fn.MAX, low, other_low), later)
 
 
-def _numeric(atom: Expr, facts: Facts) -> Interval:
-    """The range of an atom that cannot be solved, where it has one (``j % 4`` has)."""
-    return enclose(atom, {part: (None, None) for part in postorder(atom) if isinstance(part, Index)}, facts)
-
-
-def _cut(region: Region) -> Region:
-    return region[:_REGION_INTERVALS]
+def _by_ends(region: list[Interval]) -> Region:
+    """Those with an open low end first, those with an open high end last."""
+    ranks = [(low is not None) + (low is not None and high is None) for low, high in region]
+    return tuple(region[place] for place in sorted(range(len(region)), key=ranks.__getitem__))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import gcd
 
 from attnc.codegen.build import neg
@@ -47,6 +48,7 @@ ALWAYS: Cases = (Case(),)
 NEVER: Cases = ()
 
 
+@lru_cache(maxsize=64)
 def cases(mask: Expr) -> tuple[Cases, Cases]:
     """Where a simplified mask holds, and where it does not."""
     conditions = [node for node in postorder(mask) if node.kind is Kind.BOOL]
@@ -98,13 +100,13 @@ def _condition(node: Expr, known: Mapping[Expr, tuple[Cases, Cases]]) -> tuple[C
 def _both(x: Cases | None, y: Cases | None) -> Cases | None:
     if x is None or y is None or len(x) * len(y) > CASES:
         return None
-    return _reduced(met for a in x for b in y if (met := meet(a, b)) is not None)
+    return reduced(met for a in x for b in y if (met := meet(a, b)) is not None)
 
 
 def _either(x: Cases | None, y: Cases | None) -> Cases | None:
     if x is None or y is None or len(x) + len(y) > CASES:
         return None
-    return _reduced((*x, *y))
+    return reduced((*x, *y))
 
 
 def _chosen(condition: tuple[Cases, Cases], x: Cases | None, y: Cases | None) -> Cases | None:
@@ -152,7 +154,7 @@ def _met(residues: tuple[Residue, ...], new: Residue) -> tuple[Residue, ...] | N
     return residues if new in residues else (*residues, new)
 
 
-def _reduced(found: Iterable[Case]) -> Cases:
+def reduced(found: Iterable[Case]) -> Cases:
     """Without cases that another one covers."""
     kept: list[Case] = []
     for case in found:

@@ -9,13 +9,13 @@ elimination; with a unit coefficient it is exact over the integers), so a tile f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from attnc.codegen.build import ZERO, add, floordiv, index, le, maximum, minimum, mod, mul, not_, sub, where
+from attnc.codegen.build import ZERO, add, floordiv, index, le, maximum, minimum, mod, not_, sub, where
 from attnc.codegen.cases import Case, Residue, Terms
-from attnc.codegen.integers import Affine, affine, number, to_expr
+from attnc.codegen.integers import Affine, affine, comparison, number, to_expr
 from attnc.codegen.ranges import Facts, enclose, provably_le
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import (
@@ -224,6 +224,7 @@ class _Elimination:
             pass
         elif {self.first, self.last}.isdisjoint(postorder(condition)):
             self.columns[condition] = None
+            self.enclosed(form)
         else:
             mixed = [atom for atom, _ in form.terms if self.inner in _varies(atom)]
             if {self.first, self.last}.isdisjoint(postorder(*mixed)):
@@ -277,10 +278,11 @@ class _Elimination:
                 self.hold(low, high)
         if not self.possible:
             return None
+        lows, highs = self._largest(self.lows), self._least(self.highs)
         return Piece(
-            when=tuple(self.when),
-            lows=tuple(self.lows),
-            highs=tuple(self.highs),
+            when=tuple(condition for condition in self.when if not self._implied(condition, lows, highs)),
+            lows=lows,
+            highs=highs,
             arcs=tuple(arcs),
             rows=tuple(self.rows),
             columns=tuple(self.columns),
@@ -293,6 +295,30 @@ class _Elimination:
             single=self.single or len(arcs) > 1,
             own=own,
         )
+
+    def _largest(self, ends: Iterable[Expr]) -> tuple[Expr, ...]:
+        kept: list[Expr] = []
+        for end in ends:
+            if not any(provably_le(end, other, self.facts) for other in kept):
+                kept = [other for other in kept if not provably_le(other, end, self.facts)]
+                kept.append(end)
+        return tuple(kept)
+
+    def _least(self, ends: Iterable[Expr]) -> tuple[Expr, ...]:
+        kept: list[Expr] = []
+        for end in ends:
+            if not any(provably_le(other, end, self.facts) for other in kept):
+                kept = [other for other in kept if not provably_le(end, other, self.facts)]
+                kept.append(end)
+        return tuple(kept)
+
+    def _implied(self, condition: Expr, lows: Iterable[Expr], highs: Iterable[Expr]) -> bool:
+        """Whether a condition holds wherever some position lies between the ends."""
+        found = comparison(condition)
+        if found is None or found[0] is not Fn.LE:
+            return False
+        form = to_expr(found[1])
+        return any(provably_le(add(form, high), low, self.facts) for low in lows for high in highs)
 
     def _distance(self, bound: Expr, form: Affine) -> Affine | None:
         """``bound + form``, if it is the same for all inner positions; else one row at a time is exact."""
@@ -381,17 +407,17 @@ def isolate(form: Affine, axis: Axis) -> tuple[bool, Expr] | None:
             return None
         ((atom, factor),) = mine
         rest = form.minus(Affine(terms=((atom, factor),), const=0))
-        if factor > 0:  # atom <= floor(-rest / factor)
-            limit = floordiv(to_expr(rest.scaled(-1)), factor)
-        else:  # atom >= ceil(rest / -factor)
-            limit = floordiv(to_expr(rest.shifted(-factor - 1)), -factor)
-        (limit,) = simplify((limit,))
+        # atom <= floor(-rest / factor), or atom >= ceil(rest / -factor)
+        over = rest.scaled(-1) if factor > 0 else rest.shifted(-factor - 1)
+        limit = to_expr(over)
+        if abs(factor) != 1:
+            (limit,) = simplify((floordiv(limit, abs(factor)),))
         if atom == index(axis):
             return factor > 0, limit
         match atom:
             case Apply(fn=Fn.FLOORDIV, args=(x, Const(value=value))) if value > 0:
                 # x // n <= limit is x <= n limit + n - 1; x // n >= limit is x >= n limit
-                reach = affine(simplify((mul(int(value), limit),))[0])
+                reach = affine(limit).scaled(int(value))
                 form = affine(x).minus(reach) if factor > 0 else reach.minus(affine(x))
                 form = form.shifted(1 - int(value)) if factor > 0 else form
             case _:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attnc.codegen.arrays import Array, Reads, apply, evaluate
+from attnc.codegen.arrays import Array, Reads, value_of
 from attnc.codegen.build import index
 from attnc.codegen.project import rounded
-from attnc.dsl.ir import Apply, Const, Drawn, Expr, Fn, Kind, Listed, Load, children, postorder
+from attnc.dsl.ir import Apply, Const, Drawn, Expr, Fn, Kind, Listed, children, postorder
 
 RECTANGLES = 2**18  # looked at for one map of one (b, h)
 _AT_ONCE = 2**12  # tiles
@@ -122,7 +122,7 @@ class _Ranges:
     def _range(self, node: Expr) -> tuple[Array, Array]:
         ends = [self.known[child] for child in children(node)]
         if isinstance(node, Const):
-            (value,) = evaluate((node,), {}, self.reads)
+            value = value_of(node, {}, self.reads)
             return value, value
         if isinstance(node, Apply) and rounded(node):
             return _unknown(node.kind)
@@ -137,14 +137,12 @@ class _Ranges:
 
     def _exact(self, node: Expr, single: Array) -> Array:
         """The value where all operands are single values; anything elsewhere."""
-        values: dict[Expr, Array | int] = {child: self.known[child][0] for child in children(node)}
+        values = {child: self.known[child][0] for child in children(node)}
         if isinstance(node, Drawn):  # not drawn for rectangles that are larger
             values[node.row] = np.where(single, values[node.row], 0)
-        if isinstance(node, Load | Listed):
-            values |= {leaf: self.leaves[leaf] for leaf in (index("b"), index("h"))}
-        if isinstance(node, Apply):
-            return apply(node.fn, [np.asarray(values[arg]) for arg in node.args], node.kind)
-        return evaluate((node,), values, self.reads)[0]
+        if isinstance(node, Listed):
+            values |= {leaf: np.asarray(self.leaves[leaf]) for leaf in (index("b"), index("h"))}
+        return value_of(node, values, self.reads)
 
 
 def _unknown(kind: Kind) -> tuple[Array, Array]:

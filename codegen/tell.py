@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from attnc.codegen.build import ZERO, offset
+from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import (
     Apply,
     Const,
@@ -18,6 +20,7 @@ from attnc.dsl.ir import (
     Symbol,
     Table,
     postorder,
+    substitute,
 )
 
 _INFIX = {
@@ -31,7 +34,8 @@ _LENGTH = 72  # more is cut
 
 
 def tell(expr: Expr) -> str:
-    """One line of spec text, cut where it is long."""
+    """One line of spec text, cut where it is long; an axis named N or M is read at i or j, as specs do."""
+    (expr,) = simplify(substitute((expr,), {offset(side): ZERO for side in Side}))
     texts: dict[Expr, tuple[str, int]] = {}
     for node in postorder(expr):
         texts[node] = _text(node, texts)

@@ -179,6 +179,11 @@ class Plan:
     dead: tuple[Piece, ...]
 
     @property
+    def opaque(self) -> tuple[Expr, ...]:
+        """Conditions that algebra leaves open: tiles that hang on them are found by bisection, if at all."""
+        return tuple(dict.fromkeys(condition for piece in (*self.live, *self.dead) for condition in piece.opaque))
+
+    @property
     def closed(self) -> bool:
         """Whether nothing has to be looked at position by position."""
         return not any(

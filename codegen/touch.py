@@ -16,7 +16,7 @@ from attnc.codegen.arrays import Array, Reads, complete, drawn, evaluate
 from attnc.codegen.build import index
 from attnc.codegen.project import Arc, Limit, Piece, Step
 from attnc.codegen.tell import tell
-from attnc.dsl.ir import Axis, Drawn, Expr, Listed, Load, Symbol, dependencies
+from attnc.dsl.ir import Apply, Axis, Drawn, Expr, Fn, Listed, Load, Symbol, dependencies, postorder
 
 WORK = 2**22  # strips or intervals held at once; what would need more is left out, and the map is not sure
 
@@ -138,7 +138,7 @@ class Grid:
     def touched(self, piece: Piece) -> tuple[Array, Array, tuple[str, ...]]:
         """Runs of tiles (inclusive, as in Runs) that cover every tile with a pair of the piece, and why not all of
         them may hold one; nothing if they do."""
-        why = [f"{tell(condition)} has no form that projects" for condition in piece.opaque]
+        why = [f"no interval follows from {tell(positive(condition))}" for condition in piece.opaque]
         strips, reason = self._strips(piece)
         why += reason
         if piece.when:
@@ -466,5 +466,11 @@ def _spread(begin: Array, count: Array) -> tuple[Array, Array]:
     return which, begin[which] + place
 
 
+def positive(condition: Expr) -> Expr:
+    """What a negated condition denies, for one reason names both."""
+    return condition.args[0] if isinstance(condition, Apply) and condition.fn is Fn.NOT else condition
+
+
 def _unsorted(node: Expr) -> str:
-    return f"{tell(node)} neither only rises nor only falls"
+    read = dict.fromkeys(part.tensor for part in postorder(node) if isinstance(part, Load))
+    return f"{', '.join(read) or tell(node)} neither only rises nor only falls with the position"

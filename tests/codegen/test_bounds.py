@@ -149,14 +149,13 @@ class Tile:
             assert count <= 1, "may is disjoint"
             assert count or not some, "may covers"
             assert every or not held(self.bounds.must, self.leaves, position), "must holds"
-        cursor = None
+        cursor: int | None = None
         for low, high in self.bounds.may:  # ascending: a loop may run on from where it stopped
-            start = None if low is None else evaluate(low, self.leaves)
-            stop = None if high is None else evaluate(high, self.leaves)
-            if start is not None and stop is not None and start >= stop:
-                continue
-            assert cursor is None or (start is not None and cursor <= start)
-            cursor = stop
+            start = self.across.start if low is None else max(evaluate(low, self.leaves), self.across.start)
+            stop = self.across.stop if high is None else min(evaluate(high, self.leaves), self.across.stop)
+            if start < stop:
+                assert cursor is None or cursor <= start
+                cursor = stop
 
     def check_exact(self) -> None:
         for position, some, every in zip(self.across, self.some, self.every, strict=True):

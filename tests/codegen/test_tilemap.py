@@ -13,7 +13,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnc.codegen.tilemap import EMPTY, FULL, PARTIAL, TileMap, tile_map
+from attnc.codegen.tilemap import EMPTY, FULL, PARTIAL, TileMap, analyse, tile_map
 from attnc.dsl.frontend import compile_text
 from attnc.dsl.ir import Attention, Expr
 from attnc.dsl.source import Source
@@ -31,6 +31,7 @@ LIBRARY = [
     "true", "false", "causal", "window(3)", "window(5, 2)", "prefix(7)", "sink(1)", "global(4)", "dilated(3, 4)",
     "strided(5)", "strided(40)", "fixed(8, 2)", "fixed(8, 0)", "block(8)", "block_window(6, 1)",
     "random(2, block = 7, seed = 3)", "document(ids)", "global(seen)", "blocks(cells, 6)", "blocks(list, 6)",
+    "j < lens[b]", "abs(i - j) <= width[h]",
 ]  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def inputs(construct: Attention, *, B: int, H: int, N: int, M: int, seed: int) -
 
 def brute_force(construct: Attention, N: int, M: int, B: int, H: int, block: tuple[int, int],
                 given: Mapping[str, Array], q_offset: Any, kv_offset: int) -> Array:  # fmt: skip
-    tensors = {name: torch.tensor(value) for name, value in given.items()}
+    tensors = {name: torch.tensor(value.copy()) for name, value in given.items()}
     live = mask(construct, N, M, B, H, tensors, q_offset, kv_offset).numpy()
     rows, columns = (range(0, length, step) for length, step in zip((N, M), block, strict=True))
     tiles = [[live[:, :, r : r + block[0], c : c + block[1]] for c in columns] for r in rows]
@@ -72,10 +73,12 @@ def brute_force(construct: Attention, N: int, M: int, B: int, H: int, block: tup
 
 
 def check(text: str, N: int, M: int, block: tuple[int, int], q_offset: int | None, kv_offset: int, seed: int,
-          B: int = 2, H: int = 2) -> list[TileMap]:  # fmt: skip
+          B: int = 2, H: int = 2, unsorted: bool = False) -> list[TileMap]:  # fmt: skip
     """Both maps, found sound; exact where they say so."""
     construct = spec(text)
     given = inputs(construct, B=B, H=H, N=N, M=M, seed=seed)
+    if unsorted:
+        given["ids"] = given["ids"][:, ::-1] % 3
     offset = None if q_offset is None else torch.tensor([q_offset, q_offset + 3][:B])
     wanted = brute_force(construct, N, M, B, H, block, given, offset, kv_offset)
     found = []
@@ -142,6 +145,34 @@ def test_aligned_tiles_of_a_block_mask_are_full_or_empty() -> None:
     assert made.counts() == (4 * 6, 0 + 8, 0)  # two blocks of keys, each live for half of the queries
     made, _ = check("block(16)", 64, 64, (16, 8), 0, 0, 0, B=1)
     assert made.counts() == (4 * 6, 0, 8)
+
+
+def test_what_algebra_and_bisection_leave_open_is_named() -> None:
+    """No pair of a sine is told: functions that libraries round differently are not evaluated."""
+    construct = spec("causal and sin(i / 3.0) * j < 0.5")
+    made = tile_map(construct.branches[0].mask, 32, 32, (8, 8))
+    assert not made.exact
+    assert made.why == ("no interval follows from sin(i / 3.0) * j < 0.5",)
+    assert made.counts() == (6, 10, 0)
+    assert analyse(construct.branches[0].mask, "i").opaque
+
+
+@pytest.mark.parametrize("text", ["not document(ids)", "(i + 2 * j) % 5 == 1 and blocks(list, 6)", "i * j < 90"])
+@given(N=lengths, M=lengths, block=blocks, q_offset=q_offsets, kv_offset=kv_offsets, seed=st.integers(0, 99))
+def test_bisection_decides_small_maps(
+    text: str, N: int, M: int, block: tuple[int, int], q_offset: int | None, kv_offset: int, seed: int
+) -> None:
+    for made in check(text, N, M, block, q_offset, kv_offset, seed, unsorted=True):
+        assert made.exact
+
+
+def test_unsorted_documents_are_sound() -> None:
+    construct = spec("document(ids)")
+    ids = np.random.default_rng(0).integers(0, 40, (1, 4096)).astype(np.int32)
+    made = tile_map(construct.branches[0].mask, 4096, 4096, (64, 64), inputs={"ids": ids})
+    assert not made.exact
+    assert made.why == ("ids neither only rises nor only falls with the position",)
+    assert made.counts().full == 0
 
 
 def test_nothing_is_made_for_a_pair() -> None:

@@ -345,14 +345,14 @@ def _out_forward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
         i = rows + base
         i0, i1 = int(i.min()), int(i.max())
         x = M + kv_offset
-        x_2 = max((x if i0 < 1 else kv_offset), 1)
+        x_2 = (x if i0 < 1 else 1)
         x_3 = i1 - kv_offset
         may0_hi = x_2 - kv_offset
         may1_lo = max(i0 - 256, x_2) - kv_offset
         may1_hi = x_3 + 257
-        must0_hi = max((x if i1 < 1 else kv_offset), 1) - kv_offset
+        must0_hi = 1 - kv_offset
         must1_lo = x_3 - 256
-        must1_hi = i0 - kv_offset + 257
+        must1_hi = (max(i0 + 257, 258) if i1 >= 1 else x) - kv_offset
         x_6 = i < 1
         q_tile = q[:, :, start:stop].to(acc)
         o = torch.zeros(B, H, stop - start, E, device=device, dtype=acc)
@@ -398,14 +398,14 @@ def _out_backward_eager(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, d
         i = rows + base
         i0, i1 = int(i.min()), int(i.max())
         x = M + kv_offset
-        x_2 = max((x if i0 < 1 else kv_offset), 1)
+        x_2 = (x if i0 < 1 else 1)
         x_3 = i1 - kv_offset
         may0_hi = x_2 - kv_offset
         may1_lo = max(i0 - 256, x_2) - kv_offset
         may1_hi = x_3 + 257
-        must0_hi = max((x if i1 < 1 else kv_offset), 1) - kv_offset
+        must0_hi = 1 - kv_offset
         must1_lo = x_3 - 256
-        must1_hi = i0 - kv_offset + 257
+        must1_hi = (max(i0 + 257, 258) if i1 >= 1 else x) - kv_offset
         x_6 = i < 1
         q_tile = q[:, :, start:stop].to(acc)
         do_tile = do[:, :, start:stop].to(acc)
@@ -589,14 +589,14 @@ def _out_forward_kernel(
     i0 = start_m + q_offset
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     x = M + kv_offset
-    x_2 = tl.maximum(tl.where(i0 < 1, x, kv_offset), 1)
+    x_2 = tl.where(i0 < 1, x, 1)
     x_3 = i1 - kv_offset
     may0_hi = x_2 - kv_offset
     may1_lo = tl.maximum(i0 - 256, x_2) - kv_offset
     may1_hi = x_3 + 257
-    must0_hi = tl.maximum(tl.where(i1 < 1, x, kv_offset), 1) - kv_offset
+    must0_hi = 1 - kv_offset
     must1_lo = x_3 - 256
-    must1_hi = i0 - kv_offset + 257
+    must1_hi = tl.where(i1 >= 1, tl.maximum(i0 + 257, 258), x) - kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
     last = M - 1
@@ -721,14 +721,14 @@ def _out_query_kernel(
     i0 = start_m + q_offset
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     x = M + kv_offset
-    x_2 = tl.maximum(tl.where(i0 < 1, x, kv_offset), 1)
+    x_2 = tl.where(i0 < 1, x, 1)
     x_3 = i1 - kv_offset
     may0_hi = x_2 - kv_offset
     may1_lo = tl.maximum(i0 - 256, x_2) - kv_offset
     may1_hi = x_3 + 257
-    must0_hi = tl.maximum(tl.where(i1 < 1, x, kv_offset), 1) - kv_offset
+    must0_hi = 1 - kv_offset
     must1_lo = x_3 - 256
-    must1_hi = i0 - kv_offset + 257
+    must1_hi = tl.where(i1 >= 1, tl.maximum(i0 + 257, 258), x) - kv_offset
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
     last = M - 1
@@ -877,14 +877,14 @@ def _out_key_kernel(
     offs_m = tl.arange(0, BLOCK_M)[None, :]
     for h in range(g * (H // G), (g + 1) * (H // G)):
         x = N + q_offset
-        x_2 = tl.maximum(tl.where(j0 < 1, x, q_offset), 1)
+        x_2 = tl.where(j0 < 1, x, 1)
         x_3 = j1 - q_offset
         may0_hi = x_2 - q_offset
         may1_lo = tl.maximum(j0 - 256, x_2) - q_offset
         may1_hi = x_3 + 257
-        must0_hi = tl.maximum(tl.where(j1 < 1, x, q_offset), 1) - q_offset
+        must0_hi = 1 - q_offset
         must1_lo = x_3 - 256
-        must1_hi = j0 - q_offset + 257
+        must1_hi = tl.where(j1 >= 1, tl.maximum(j0 + 257, 258), x) - q_offset
         lo0, hi0 = 0, may0_hi
         lo1, hi1 = may1_lo, may1_hi
         full_tiles = 0
