@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from attnc.codegen.planner.work import Pass
 from attnc.dsl.frontend import compile_text
 from attnc.dsl.ir import Construct
 from attnc.dsl.source import Source
+from attnc.dsl.version import VERSION
 from attnc.runtime import machine
 from attnc.runtime.machine import CAVEAT, KernelFacts, LoopFacts, inspect, misses
 
@@ -220,6 +222,12 @@ def gates(examples: Sequence[str], targets: Iterable[str], dims: Iterable[int]) 
     yield f"{checked} loops checked."
 
 
+def commit() -> str:
+    """Which version of the compiler the kernels are from."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return f"commit {done.stdout.strip()}" if done.returncode == 0 else f"attnc {VERSION}"
+
+
 def write(lines: Sequence[str]) -> None:
     """Put the table between its marks in docs/performance.md."""
     text = PAGE.read_text(encoding="utf-8")
@@ -240,7 +248,7 @@ def main() -> None:
         for line in gates(options.examples, options.targets, options.dims):
             print(line, flush=True)
         return
-    lines = list(table(options.targets, options.dims))
+    lines = [f"Kernels of {commit()}, triton {version('triton')}.", "", *table(options.targets, options.dims)]
     print("\n".join(lines), CAVEAT, sep="\n")
     if options.write:
         write(lines)
