@@ -19,17 +19,15 @@ _JOINING = frozenset((
 
 def opaque(condition: Expr) -> str:
     """Why a simplified condition has no closed form, a phrase such as "multiplies the positions"; nothing if it has."""
-    suspects = [node for node in postorder(condition) if _suspect(node)]
-    if not suspects:
-        return ""
     left_out: dict[Expr, None] = {}
     for side in cases(condition):
         for case in side:
             for outer, inner in _DIRECTIONS:
                 piece = project(case, outer, inner, _FIRST, _LAST)
                 left_out |= dict.fromkeys(piece.opaque if piece is not None else ())
-    nodes = postorder(*left_out)
-    return next((_reason(node) for node in suspects if node in nodes), "has no closed form") if left_out else ""
+    parts = set(postorder(*left_out))
+    suspects = (node for node in postorder(condition) if node in parts and _suspect(node))
+    return next(map(_reason, suspects), "joins the positions in too many ways") if left_out else ""
 
 
 def crowded(condition: Expr) -> bool:
