@@ -209,14 +209,17 @@ def chosen(
         for dtype in dtypes:
             for dim in dims:
                 for step in PASSES:
-                    choice = found.row(step, dtype, dim).choice
+                    choice = found.row(step, dtype, padded(dim)).choice
                     if choice is not None:
                         for member in dict.fromkeys(search.alike(each) for each in members):
                             element = "f16" if dtype == "bf16" and member == "sm_75" else dtype
                             yield key_of(member, choice.tile, element, dim), choice.tile
                     if choice is not None and explore and name in ASSEMBLED:
                         counted, gpu = work(program(), step), found.gpu
-                        for tile in (*choice.next_best[:2], *search.doubtful(counted, choice.dtype, dim, gpu, choice)):
+                        for tile in (
+                            *choice.next_best[:2],
+                            *search.doubtful(counted, choice.dtype, padded(dim), gpu, choice),
+                        ):
                             yield key_of(name, tile, choice.dtype, dim), tile
 
 
@@ -284,7 +287,7 @@ def check(architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
         architecture, _, dtype, dim = key[:4]
         gpu = targets().find(architecture)
         assert isinstance(gpu, Gpu)
-        lines = shared_lines(work(program(), tile.step), tile, dtype, dim, matrix(tile, dtype, gpu))
+        lines = shared_lines(work(program(), tile.step), tile, dtype, padded(dim), matrix(tile, dtype, gpu))
         model, (triton, columns) = sum(line.amount for line in lines), allocated(tile, dtype, dim, architecture)
         same = key not in rows or rows[key][:2] == (triton, columns)
         right = triton <= model <= 1.05 * triton and triton <= gpu.shared_block and columns <= gpu.tensor_columns
