@@ -115,7 +115,7 @@ def integers(x_ptr, y_ptr, by_ptr, z_ptr, n, SIGNED: tl.constexpr, UNSIGNED32: t
     tl.store(z + 13 * n, x << by, live)
     tl.store(z + 14 * n, x >> by, live)
     tl.store(z + 15 * n, x.to(tl.int8).to(x.dtype), live)
-    tl.store(z + 16 * n, x.to(tl.int64).to(tl.float32).to(tl.int64).to(x.dtype) * (y > 1), live)
+    tl.store(z + 16 * n, (x.to(tl.int64) >> 1).to(tl.float32).to(tl.int64).to(x.dtype) * (y > 1), live)
     if UNSIGNED32:
         tl.store(z + 17 * n, tl.umulhi(x, y), live)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnc.codegen.lint import lint
 from attnc.codegen.lower import lower
 from attnc.dsl.check import check
 from attnc.dsl.codes import CODES, explain
@@ -242,7 +243,9 @@ def found(text: str) -> tuple[Diagnostic, ...]:
     source = Source(name="example.attn", text=text)
     try:
         result = check(parse(source))
-        lower(compilable(specialize(choose(source, result.constructs, None), {})))
+        construct = choose(source, result.constructs, None)
+        specialized = specialize(construct, {})
+        lower(compilable(specialized))
     except SpecError as error:
         return error.diagnostics
-    return result.warnings
+    return (*result.warnings, *lint(construct, specialized))
