@@ -26,6 +26,7 @@ Region = tuple[Interval, ...]
 
 MAY_INTERVALS = 3
 MUST_INTERVALS = 2
+_SPLITS = 3  # how many conditions deep two ends are compared; each may double the work
 _REGION_INTERVALS = 4  # kept while a region is being worked out
 _EVERYTHING: Region = ((None, None),)
 
@@ -227,20 +228,22 @@ class _Tile:
         found = self._choice(fn, x, y)
         return simplify((apply(fn, x, y),))[0] if found is None else found
 
-    def _choice(self, fn: Fn, x: Expr, y: Expr) -> Expr | None:
+    def _choice(self, fn: Fn, x: Expr, y: Expr, splits: int = _SPLITS) -> Expr | None:
         """``min`` or ``max`` of two ends without a word for it, if it surely is one of them in every case."""
         if self._le(x, y):
             return x if fn is Fn.MIN else y
         if self._le(y, x):
             return y if fn is Fn.MIN else x
-        for chosen, other in ((x, y), (y, x)):
+        for chosen, other in ((x, y), (y, x)) if splits else ():
             match chosen, other:
                 case Apply(fn=Fn.WHERE, args=(c, a, b)), Apply(fn=Fn.WHERE, args=(d, e, f)) if c == d:
-                    first, second = self._choice(fn, a, e), self._choice(fn, b, f)
+                    pairs = (a, e), (b, f)
                 case Apply(fn=Fn.WHERE, args=(c, a, b)), _:
-                    first, second = self._choice(fn, a, other), self._choice(fn, b, other)
+                    pairs = (a, other), (b, other)
                 case _:
                     continue
+            first = self._choice(fn, *pairs[0], splits - 1)
+            second = None if first is None else self._choice(fn, *pairs[1], splits - 1)
             if first is not None and second is not None:
                 return simplify((where(c, first, second),))[0]
         return None
