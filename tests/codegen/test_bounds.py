@@ -274,3 +274,19 @@ def test_huge_masks_are_answered_at_once() -> None:
     key_bounds(gt(nested, 4))
     assert len(simplify((many,))) == 1
     assert time.perf_counter() - began < 20
+
+
+def test_many_conditions_of_a_tile_are_answered_at_once() -> None:
+    """A drawn predicate took minutes: ends that hang on nested conditions were compared in all their cases."""
+
+    def interval(t: int) -> Expr:
+        moduli = (p + t for p in (3, 17, 31, 53, 71, 97, 113, 131, 151))
+        conditions = [lt(mod(add(N, p), p), add(floordiv(M, p), t + 1)) for p in moduli]
+        low = add(floordiv(add(M, floordiv(I, t + 2)), 3), 40 * t)
+        high = add(floordiv(add(N, floordiv(I, t + 3)), 2), 40 * t + 9)
+        return all_of((*conditions, le(low, J), le(J, high)))
+
+    mask = any_of(interval(t) for t in range(6))
+    began = time.perf_counter()
+    assert len(key_bounds(mask).may) <= MAY_INTERVALS
+    assert time.perf_counter() - began < 20
