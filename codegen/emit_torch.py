@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from attnc.codegen import build
+from attnc.codegen.divisor import L
+from attnc.codegen.divisor import M as SHIFT
 from attnc.codegen.emit_prepass import PrepassText, prepass, span_leaves
 from attnc.codegen.emit_triton import gradients, saved, statistics, stored
 from attnc.codegen.kernel import ALL, HEADS, ROW, Axes, DotText
 from attnc.codegen.kernel_builder import bound_names, host_sizes
-from attnc.codegen.lower import G, Group, L, Map, Program, S
-from attnc.codegen.lower import M as SHIFT
+from attnc.codegen.lower import G, Group, Map, Program, S
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import SUM, Names, Text

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attnc.codegen import build
 from attnc.codegen.bounds import Bounds
+from attnc.codegen.divisor import L
+from attnc.codegen.divisor import M as SHIFT
 from attnc.codegen.emit_prepass import arguments, span_end, span_leaves
 from attnc.codegen.kernel import ALL, PAIR, PAIR_T, Argument, Axes, TokenTensor
-from attnc.codegen.lower import DrawnTable, G, Group, L, Map, Program, S
-from attnc.codegen.lower import M as SHIFT
+from attnc.codegen.lower import DrawnTable, G, Group, Map, Program, S
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.prepass import ENDS
 from attnc.codegen.print_triton import TensorText, TritonPrinter

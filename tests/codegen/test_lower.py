@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnc.codegen import build
-from attnc.codegen.lower import L, M, Program, T, lower, scale_divisor
+from attnc.codegen.divisor import L, M, T, scale_divisor
+from attnc.codegen.lower import Program, lower
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.ir import Expr, Kind
 from attnc.dsl.source import Source
