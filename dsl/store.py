@@ -9,36 +9,18 @@ own, as Python's ``__pycache__`` must.
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+
+from attnc.dsl.place import _cache_directory, _write_whole
+
+directory, write = _cache_directory, _write_whole
 
 # Suffixes: a generated module, its bytecode, the tables of the grammar's parser, the bytecode of a template, a lowered
 # kernel's library.
 KINDS = ("py", "code", "lalr", "j2", "so")
 _SEAL = 32  # bytes of a seal: SHA-256
-
-
-def directory() -> Path:
-    """Where files are kept: ATTNC_CACHE_DIR, or the user's cache directory as the platform has it. OSError for a
-    user without a home."""
-    if chosen := os.environ.get("ATTNC_CACHE_DIR"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "attnc" / "Cache"
-    if sys.platform == "darwin":
-        return _home() / "Library" / "Caches" / "attnc"
-    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "attnc"
-
-
-def _home() -> Path:
-    try:
-        return Path.home()
-    except RuntimeError as error:
-        raise FileNotFoundError("the user has no home directory: set ATTNC_CACHE_DIR") from error
 
 
 def key(*parts: object) -> str:
@@ -60,19 +42,6 @@ def keep(name: str, body: bytes, salt: bytes = b"") -> None:
     """Write a sealed file. What is kept so can be made again in milliseconds: where it cannot be written, it is."""
     with suppress(OSError):
         write(directory() / name, _seal(name, salt, body) + body)
-
-
-def write(path: Path, data: bytes) -> None:
-    """All of a file or nothing; OSError if it cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".attnc-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def kept() -> list[Path]:

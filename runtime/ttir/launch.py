@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnc.runtime.ttir.build import library
+from attnc.codegen.native.build import _library
 from attnc.runtime.ttir.lower import lower
 from attnc.runtime.ttir.parse import parse
 from attnc.runtime.ttir.writer import ANY, Site
@@ -113,7 +113,7 @@ class NativeKernel:
     def _compile(self, bound: dict[str, Any], specialization: Any, given: dict[str, Any]) -> _Compiled:
         text, signature, options = self._front_end(bound, specialization, given)
         lowered = lower(parse(text))
-        made = library(lowered.source, f"-ffp-contract={'fast' if options.enable_fp_fusion else 'off'}")
+        made = _library(lowered.source, f"-ffp-contract={'fast' if options.enable_fp_fusion else 'off'}")
         names = tuple(name for name, kind in signature.items() if kind != "constexpr")
         made.launch.argtypes, made.launch.restype = (ctypes.POINTER(_Launch),), None
         return _Compiled(launch=made.launch, names=names, sites=lowered.sites, library=made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -75,41 +74,3 @@ def test_not_from_a_module_alone() -> None:
     assert callable(function)
     with pytest.raises(RuntimeError, match=r"is not in this module: attnc\.load gives an op that has it"):
         function(q, q, q, backend="ttir")
-
-
-def _without_compiler(folder: str) -> None:
-    from attnc.runtime.ttir.build import library
-
-    kept = dict(os.environ)
-    os.environ["PATH"] = folder
-    os.environ.pop("CXX", None)
-    try:
-        library("int answer() { return 42; }")
-    finally:
-        os.environ.update(kept)
-
-
-def test_not_without_a_compiler(native: Native, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler: install g\+\+ or clang\+\+, or set CXX"):
-        native.call(_without_compiler, str(tmp_path))
-
-
-def _rebuilt(text: str) -> tuple[int, int]:
-    """What a library answers, before and after its file in the cache is damaged."""
-    from attnc.dsl.store import directory
-    from attnc.runtime.ttir.build import library
-
-    answers = []
-    before = set(directory().glob("*.so"))
-    for _ in range(2):
-        answers.append(int(library(text).answer()))
-        (path,) = set(directory().glob("*.so")) - before
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 0xFF
-        path.unlink()
-        path.write_bytes(data)
-    return answers[0], answers[1]
-
-
-def test_a_damaged_library_is_built_again(native: Native) -> None:
-    assert native.call(_rebuilt, 'extern "C" int answer() { return 42; }') == (42, 42)
