@@ -113,7 +113,8 @@ class NativeKernel:
     def _compile(self, bound: dict[str, Any], specialization: Any, given: dict[str, Any]) -> _Compiled:
         text, signature, options = self._front_end(bound, specialization, given)
         lowered = lower(parse(text))
-        made = _library(lowered.source, f"-ffp-contract={'fast' if options.enable_fp_fusion else 'off'}")
+        fused = f"-ffp-contract={'fast' if options.enable_fp_fusion else 'off'}"
+        made = _library(lowered.source, fused, "-fexceptions")  # a fault in a kernel is thrown
         names = tuple(name for name, kind in signature.items() if kind != "constexpr")
         made.launch.argtypes, made.launch.restype = (ctypes.POINTER(_Launch),), None
         return _Compiled(launch=made.launch, names=names, sites=lowered.sites, library=made)
