@@ -37,7 +37,7 @@ class OpGroup(TorchGroup):
     numbers: int
     narrow: tuple[str, ...]
     narrow_dtype: str
-    padded: tuple[str, ...]
+    tiled: tuple[str, ...]
     actual: str
     results: tuple[str, ...]
     parts: tuple[OpGroup, ...]
@@ -230,7 +230,7 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> Op
         numbers=1 + len(numbers) + 1,
         narrow=narrow,
         narrow_dtype=f"{naming.tensor(declared[0])}.dtype" if narrow else "",
-        padded=tuple(dict.fromkeys(f"{naming.tensor(name)}.shape[3]" for name in (*group.queries, group.value))),
+        tiled=tuple(naming.tensor(name) for name in (*group.queries, group.value)),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
         parts=tuple(_op_group(program, part, naming, digest) for part in group.parts),

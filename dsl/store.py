@@ -9,7 +9,6 @@ own, as Python's ``__pycache__`` must.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from attnc.dsl.place import _cache_directory, _write_whole
 directory, write = _cache_directory, _write_whole
 
 # Suffixes: a generated module, its bytecode, the tables of the grammar's parser, the bytecode of a template, a lowered
-# kernel's library.
-KINDS = ("py", "code", "lalr", "j2", "so")
+# kernel's library, a measured tile.
+KINDS = ("py", "code", "lalr", "j2", "so", "tile")
 _SEAL = 32  # bytes of a seal: SHA-256
 
 
@@ -38,10 +37,13 @@ def load(name: str, salt: bytes = b"") -> bytes | None:
     return body if data[:_SEAL] == _seal(name, salt, body) else None
 
 
-def keep(name: str, body: bytes, salt: bytes = b"") -> None:
-    """Write a sealed file. What is kept so can be made again in milliseconds: where it cannot be written, it is."""
-    with suppress(OSError):
+def keep(name: str, body: bytes, salt: bytes = b"") -> bool:
+    """Write a sealed file; whether it could be. Most of what is kept so can be made again in milliseconds."""
+    try:
         write(directory() / name, _seal(name, salt, body) + body)
+    except OSError:
+        return False
+    return True
 
 
 def kept() -> list[Path]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.abc import ExecutionLoader
-from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import PurePath
 from threading import Lock
@@ -38,9 +37,7 @@ def load_module(source: Source, name: str | None, params: Mapping[str, object], 
         module = sys.modules.get(module_name)
         if module is None:
             entry = fetch(entry_key, lambda: _compile(source, name, params, target))
-            spec = spec_from_loader(module_name, GeneratedLoader(entry))
-            assert spec is not None, "a loader was given"
-            module = _execute(spec)
+            module = _execute(module_name, GeneratedLoader(entry))
     loader = module.__loader__
     assert isinstance(loader, GeneratedLoader), "only this function makes modules of this name"
     return Loaded(entry=loader.entry, module=module)
@@ -54,14 +51,25 @@ def _compile(source: Source, name: str | None, params: Mapping[str, object], tar
     return construct.name, pipeline.compile(construct, target=target)
 
 
-def _execute(spec: ModuleSpec) -> ModuleType:
+def second(loaded: Loaded, suffix: str, adapt: Callable[[ModuleType], None]) -> ModuleType:
+    """A second copy of a module, ``adapt``ed once it has run: one a process for each module and suffix. Its operators
+    are registered beside the first's, in a library of their own."""
+    name = f"{loaded.module.__name__}_{suffix}"
+    with _LOADING:
+        return sys.modules.get(name) or _execute(name, _SecondLoader(loaded.entry, f"attnc_{suffix}"), adapt)
+
+
+def _execute(name: str, loader: GeneratedLoader, adapt: Callable[[ModuleType], None] | None = None) -> ModuleType:
+    spec = spec_from_loader(name, loader)
+    assert spec is not None, "a loader was given"
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     try:
-        assert spec.loader is not None, "made with a loader"
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
+        if adapt is not None:
+            adapt(module)
     except BaseException:
-        del sys.modules[spec.name]
+        del sys.modules[name]
         raise
     return module
 
@@ -83,3 +91,15 @@ class GeneratedLoader(ExecutionLoader):
 
     def is_package(self, fullname: str) -> bool:
         return False
+
+
+class _SecondLoader(GeneratedLoader):
+    """The module's text line for line, operators in the library of this name."""
+
+    def __init__(self, entry: Entry, library: str) -> None:
+        super().__init__(entry)
+        self.library = library
+
+    def get_code(self, fullname: str) -> CodeType:
+        text = self.entry.text.replace('"attnc::', f'"{self.library}::')
+        return compile(text, self.entry.filename, "exec", dont_inherit=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -13,39 +13,65 @@ from torch import Tensor
 
 from attnc.dsl.source import Source
 from attnc.runtime.device import present
-from attnc.runtime.load import load_module
+from attnc.runtime.load import load_module, second
 
 if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
+    from types import ModuleType
+
+    from attnc.codegen.planner.work import Pass
     from attnc.codegen.tilemap import TileMap
     from attnc.dsl.ir import Attention
+    from attnc.runtime.tune import Timing
 
 
-def load(path: str | Path, /, name: str | None = None, *, target: str | None = None, **params: object) -> Op:
+def load(
+    path: str | Path, /, name: str | None = None, *, target: str | None = None, tune: bool = False, **params: object
+) -> Op:
     """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword. ``target``: what tiles
-    are chosen for (``attnc targets``); by default this machine's GPU, without one ``generic``."""
+    are chosen for (``attnc targets``); by default this machine's GPU, without one ``generic``. ``tune``: the first call
+    of every class of lengths measures the best few of those tiles and keeps the fastest (``Op.tune``). Raises
+    RuntimeError for ``tune`` without a GPU."""
+    _check_tune(tune)
     # Bytes that are no UTF-8 become lone surrogates, which the parser faults at their place.
     text = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    return Op(Source(name=str(path), text=text), name=name, params=params, target=target)
+    return Op(Source(name=str(path), text=text), name=name, params=params, target=target, tune=tune)
 
 
-def loads(text: str, /, name: str | None = None, *, target: str | None = None, **params: object) -> Op:
+def loads(
+    text: str, /, name: str | None = None, *, target: str | None = None, tune: bool = False, **params: object
+) -> Op:
     """The op of a spec given as text, otherwise as ``load``."""
-    return Op(Source(name="<text>", text=text), name=name, params=params, target=target)
+    _check_tune(tune)
+    return Op(Source(name="<text>", text=text), name=name, params=params, target=target, tune=tune)
+
+
+def _check_tune(tune: bool) -> None:
+    if tune and not torch.cuda.is_available():
+        raise RuntimeError("tune=True measures tiles on a GPU, and torch finds none here")
 
 
 class Op:
     """A spec with its params, compiled. Immutable: copies share it, a pickle holds the spec's text."""
 
-    def __init__(self, source: Source, *, name: str | None, params: Mapping[str, object], target: str | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        name: str | None,
+        params: Mapping[str, object],
+        target: str | None,
+        tune: bool = False,
+    ) -> None:
         self._source = source
-        self._asked = name, target
+        self._asked = name, target, tune
         self._target = target or present()
         self.params: Mapping[str, object] = MappingProxyType(
             {key: tuple(value) if isinstance(value, list) else value for key, value in sorted(params.items())}
         )
         self._loaded = load_module(source, name, self.params, self._target)
         self.name = self._loaded.entry.name
-        self._function: Callable[..., Any] = getattr(self._loaded.module, self._loaded.module.__all__[0])
+        self._module = second(self._loaded, "tuned", self._tuned) if tune else self._loaded.module
+        self._function: Callable[..., Any] = getattr(self._module, self._module.__all__[0])
 
     def __call__(
         self,
@@ -60,8 +86,53 @@ class Op:
         auto, triton, interpret, ttir, eager, reference; a backend asked for by name works or raises."""
         if backend == "reference":
             return self._reference(vectors, inputs, q_offset, kv_offset)
+        if self._asked[2] and backend in ("auto", "triton") and not torch.compiler.is_compiling():
+            self.tune(*vectors, q_offset=q_offset, kv_offset=kv_offset, **inputs)
         function = self._native if backend == "ttir" else self._function
         return function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **inputs)
+
+    def tune(
+        self,
+        /,
+        *vectors: Tensor,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
+        **inputs: Tensor | int | float | bool,
+    ) -> list[Timing]:
+        """Measure, for calls of these lengths (as the power of two that holds them), dtype and head dims on this GPU,
+        the planner's best few tiles of every kernel; the fastest serves from now on, here and, from the store, in
+        later processes. The backward's where one of the tensors requires a gradient. What was measured now: nothing
+        for what is known already. An op with ``tune=True`` does it by itself, but not under ``torch.compile``.
+
+        Raises ValueError for an op loaded without ``tune=True``, RuntimeError for tensors that are on no GPU."""
+        if not self._asked[2]:
+            raise ValueError(f"{self.name}: tiles are measured for an op loaded with tune=True")
+        if not vectors or vectors[0].device.type != "cuda":
+            where = vectors[0].device if vectors else "nowhere"
+            raise RuntimeError(f"{self.name}: tune=True measures tiles on GPU tensors; these are on {where}")
+        from attnc.runtime.tune import on_gpu
+
+        def call() -> Any:
+            return self._function(*vectors, q_offset=q_offset, kv_offset=kv_offset, backend="triton", **inputs)
+
+        timings: list[Timing] = self._module._tile.tune(call, vectors, tuple(inputs.values()), on_gpu)
+        return timings
+
+    def _tuned(self, module: ModuleType) -> None:
+        from attnc.runtime.tune import Tuner
+
+        vars(module)["_tile"] = Tuner(module.__name__, module._tile, self._planned)
+
+    def _planned(self, step: Pass, dtype: str, dim: int) -> Iterator[tuple[int, ...]]:
+        """The planner's tiles of a pass, its best first."""
+        from attnc.codegen.lower import lower
+        from attnc.codegen.plan import plan
+        from attnc.codegen.planner.tile import padded
+
+        choice = plan(lower(self.construct), self._target).row(step, dtype, padded(dim)).choice
+        if choice is not None:
+            yield choice.tile.entry
+            yield from (tile.entry for tile in choice.next_best)
 
     @cached_property
     def _native(self) -> Callable[..., Any]:
@@ -204,10 +275,10 @@ class Op:
         return self._source.text
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Op) and self._loaded.module is other._loaded.module
+        return isinstance(other, Op) and self._module is other._module
 
     def __hash__(self) -> int:
-        return hash(self._loaded.module.__name__)
+        return hash(self._module.__name__)
 
     def __copy__(self) -> Op:
         return self
@@ -219,5 +290,5 @@ class Op:
         return _restore, (self._source, *self._asked, dict(self.params))
 
 
-def _restore(source: Source, name: str | None, target: str | None, params: Mapping[str, object]) -> Op:
-    return Op(source, name=name, params=params, target=target)
+def _restore(source: Source, name: str | None, target: str | None, tune: bool, params: Mapping[str, object]) -> Op:
+    return Op(source, name=name, params=params, target=target, tune=tune)

@@ -27,6 +27,11 @@ class Tile(NamedTuple):
     def block_n(self) -> int:
         return self.held if self.step == "key" else self.moved
 
+    @property
+    def entry(self) -> tuple[int, int, int, int]:
+        """A row of a module's table."""
+        return self.block_m, self.block_n, self.warps, self.stages
+
     def __str__(self) -> str:
         return f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages"
 

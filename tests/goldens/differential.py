@@ -591,11 +591,13 @@ def _padded(dim):
     return max(16, 1 << (int(dim) - 1).bit_length())
 
 
-def _tile(step, value, *dims):
-    wanted = step, max(_padded(dim) for dim in dims), value.element_size()
+def _tile(step, *vectors):
+    """The tile of a pass over these queries and, last, values."""
+    dim, value = max(vector.shape[3] for vector in vectors), vectors[-1]
+    wanted = step, _padded(dim), value.element_size()
     if wanted not in _TILES and value.is_cuda:
         raise ValueError(
-            f"differential: vectors of {max(dims)} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
+            f"differential: vectors of {dim} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
             "pass backend='eager', or compile for a larger target"
         )
     return _TILES.get(wanted, (16, 16, 4, 1))  # the interpreter has no limit
@@ -1240,7 +1242,7 @@ def _pos_forward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    block_m, block_n, warps, stages = _tile("forward", v, q1.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("forward", q1, v)
     splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
     out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
     lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
@@ -1270,7 +1272,7 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
-    block_m, block_n, warps, stages = _tile("query", v, q1.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("query", q1, v)
     if B * H * N > 0:
         _pos_query_kernel[(-(-N // block_m) * B * H,)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
@@ -1284,7 +1286,7 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q1.shape[3], _padded(q1.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
             num_warps=warps, num_stages=stages,
         )
-    block_m, block_n, warps, stages = _tile("key", v, q1.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("key", q1, v)
     if B * G * M > 0:
         _pos_key_kernel[(-(-M // block_n) * B * G,)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
@@ -1406,7 +1408,7 @@ def _neg_forward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    block_m, block_n, warps, stages = _tile("forward", v, q2.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("forward", q2, v)
     splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
     out = torch.empty(splits, B, H, N, E, device=device, dtype=acc)
     lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
@@ -1436,7 +1438,7 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
-    block_m, block_n, warps, stages = _tile("query", v, q2.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("query", q2, v)
     if B * H * N > 0:
         _neg_query_kernel[(-(-N // block_m) * B * H,)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
@@ -1450,7 +1452,7 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             q2.shape[3], _padded(q2.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
             num_warps=warps, num_stages=stages,
         )
-    block_m, block_n, warps, stages = _tile("key", v, q2.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("key", q2, v)
     if B * G * M > 0:
         _neg_key_kernel[(-(-M // block_n) * B * G,)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),

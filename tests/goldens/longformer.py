@@ -503,11 +503,13 @@ def _padded(dim):
     return max(16, 1 << (int(dim) - 1).bit_length())
 
 
-def _tile(step, value, *dims):
-    wanted = step, max(_padded(dim) for dim in dims), value.element_size()
+def _tile(step, *vectors):
+    """The tile of a pass over these queries and, last, values."""
+    dim, value = max(vector.shape[3] for vector in vectors), vectors[-1]
+    wanted = step, _padded(dim), value.element_size()
     if wanted not in _TILES and value.is_cuda:
         raise ValueError(
-            f"longformer: vectors of {max(dims)} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
+            f"longformer: vectors of {dim} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
             "pass backend='eager', or compile for a larger target"
         )
     return _TILES.get(wanted, (16, 16, 4, 1))  # the interpreter has no limit
@@ -970,7 +972,7 @@ def _out_forward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("forward", q, v)
     splits = _splits(-(-N // block_m) * B * H, -(-M // block_n), device)
     out = torch.empty(splits, B, H, N, E, device=device, dtype=v.dtype if splits == 1 else acc)
     lse = torch.empty(splits, B, H, N, device=device, dtype=acc)
@@ -1000,7 +1002,7 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
-    block_m, block_n, warps, stages = _tile("query", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("query", q, v)
     if B * H * N > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
@@ -1014,7 +1016,7 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
             q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
             num_warps=warps, num_stages=stages,
         )
-    block_m, block_n, warps, stages = _tile("key", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("key", q, v)
     if B * G * M > 0:
         _out_key_kernel[(-(-M // block_n) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),

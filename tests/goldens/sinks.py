@@ -480,11 +480,13 @@ def _padded(dim):
     return max(16, 1 << (int(dim) - 1).bit_length())
 
 
-def _tile(step, value, *dims):
-    wanted = step, max(_padded(dim) for dim in dims), value.element_size()
+def _tile(step, *vectors):
+    """The tile of a pass over these queries and, last, values."""
+    dim, value = max(vector.shape[3] for vector in vectors), vectors[-1]
+    wanted = step, _padded(dim), value.element_size()
     if wanted not in _TILES and value.is_cuda:
         raise ValueError(
-            f"sinks: vectors of {max(dims)} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
+            f"sinks: vectors of {dim} elements of {value.dtype}: no tile of the {step} kernel fits generic; "
             "pass backend='eager', or compile for a larger target"
         )
     return _TILES.get(wanted, (16, 16, 4, 1))  # the interpreter has no limit
@@ -850,7 +852,7 @@ def _out_forward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
     acc = _accumulator(v)
     device = v.device
     G, M, E = v.shape[1:]
-    block_m, block_n, warps, stages = _tile("forward", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("forward", q, v)
     out = torch.empty(B, H, N, E, device=device, dtype=v.dtype)
     shift = torch.empty(B, H, N, device=device, dtype=acc)
     l = torch.empty(B, H, N, device=device, dtype=acc)
@@ -880,7 +882,7 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     shift = torch.where(shift == -math.inf, 0.0, shift * math.log2(math.e))
-    block_m, block_n, warps, stages = _tile("query", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("query", q, v)
     if B * H * N > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
@@ -895,7 +897,7 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
             q.shape[3], _padded(q.shape[3]), v.shape[3], _padded(v.shape[3]), block_m, block_n, _TRITON_TYPES[acc], q_offsets is not None,
             num_warps=warps, num_stages=stages,
         )
-    block_m, block_n, warps, stages = _tile("key", v, q.shape[3], v.shape[3])
+    block_m, block_n, warps, stages = _tile("key", q, v)
     if B * G * M > 0:
         _out_key_kernel[(-(-M // block_n) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),
