@@ -154,7 +154,7 @@ class Printer(ABC):
             text = self._print(node, [done[child] for child in children(node)])
             shared = isinstance(node, Load | Table) or uses[node] > 1 or node in hoisted or len(text.text) > _WIDTH
             if shared and not isinstance(node, Const):
-                name = self.names.fresh(self._base(node))
+                name = self.name(node, level[node])
                 lines[level[node]].append(f"{name} = {text.text}")
                 text = Text(text=name)
                 named[node] = name
@@ -180,7 +180,12 @@ class Printer(ABC):
                 done[node] = self._print(node, [done[part] for part in children(node)])
         return done[root].text
 
-    def _base(self, node: Expr) -> str:
+    def name(self, node: Expr, level: int) -> str:
+        """What a node is called that is computed at a level."""
+        return self.names.fresh(self.base(node))
+
+    def base(self, node: Expr) -> str:
+        """What a node's name is made from."""
         return f"{node.tensor.replace(' ', '')}_at" if isinstance(node, Load) else "x"
 
     def _print(self, node: Expr, args: Sequence[Text]) -> Text:
