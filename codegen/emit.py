@@ -15,6 +15,8 @@ from attnc.codegen.environment import environment
 from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
+from attnc.codegen.native.embed import builder
+from attnc.codegen.native.emit_native import LACKS, NATIVE, NativeGroup, native_group
 from attnc.codegen.plan import Plan
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
@@ -42,6 +44,7 @@ class OpGroup(TorchGroup):
     results: tuple[str, ...]
     parts: tuple[OpGroup, ...]
     summed: TorchGroup | None
+    native: tuple[str, ...]
 
     @property
     def passes(self) -> tuple[OpGroup, ...]:
@@ -56,7 +59,9 @@ def emit(program: Program, plan: Plan) -> str:
     parts = (spec, repr(attention.params), _params(program), plan.digest)
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
-    groups = [_op_group(program, group, naming, digest) for group in program.groups]
+    natives = [native_group(program, part, naming) for group in program.groups for part in group.passes]
+    native = NATIVE if all(natives) else ()
+    groups = [_op_group(program, group, naming, digest, native) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
     rows, columns = _eager_tile(passes)
     by_group = [kernels(program, group, naming) for group in program.groups]
@@ -99,6 +104,9 @@ def emit(program: Program, plan: Plan) -> str:
         drawn_tiles=any(x.drawn for t in passes for x in t.prepass.listings),
         table_tiles=any(not x.drawn for t in passes for x in t.prepass.listings),
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
+        builder=builder(),
+        native=[_native(env, t, n) for t, n in zip(passes, natives, strict=True) if n is not None] if native else [],
+        native_lacks=LACKS,
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
@@ -155,6 +163,11 @@ def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
     return "".join(hosts) + env.get_template("op.py.j2").render(t=t, s=t.parts[0].summed if t.parts else t)
 
 
+def _native(env: Environment, t: OpGroup, n: NativeGroup) -> str:
+    contexts = env.get_template("native/contexts.cpp.j2").render(t=n)
+    return env.get_template("native/native.py.j2").render(t=t, s=t.summed or t, n=n, contexts=contexts)
+
+
 def _params(program: Program) -> str:
     """What specialization put in: the expressions themselves."""
     return (
@@ -177,7 +190,7 @@ def _dim(dim: object) -> str | int:
     raise AssertionError(f"a declared vector has a named or literal size, not {dim}")
 
 
-def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> OpGroup:
+def _op_group(program: Program, group: Group, naming: Naming, digest: str, native: tuple[str, ...]) -> OpGroup:
     base = torch_group(program, group, naming)
     attention = program.attention
     derived = {token.name for token in attention.tokens if token.dim is not None}
@@ -233,8 +246,9 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> Op
         tiled=tuple(naming.tensor(name) for name in (*group.queries, group.value)),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
-        parts=tuple(_op_group(program, part, naming, digest) for part in group.parts),
+        parts=tuple(_op_group(program, part, naming, digest, native) for part in group.parts),
         summed=torch_group(program, summed(group), naming) if group.partial else None,
+        native=native,
     )
 
 

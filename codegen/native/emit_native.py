@@ -3,11 +3,10 @@ is read and computed once a head, once a query, once a key and for every pair, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attnc.codegen import build
-from attnc.codegen.bounds import Interval
 from attnc.codegen.divisor import L
 from attnc.codegen.divisor import M as SHIFT
 from attnc.codegen.emit_prepass import span_leaves
@@ -20,13 +19,16 @@ from attnc.codegen.names import Naming
 from attnc.codegen.native.print_cpp import CppPrinter, TensorText
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
-from attnc.dsl.ir import Expr, Kind, Load, Side, Size, dependencies, postorder
+from attnc.dsl.ir import Expr, Kind, Load, Side, dependencies, postorder
+
+NATIVE = ("forward",)  # what has native code: the rest of backend "native" runs the blocked PyTorch code
+LACKS = "spans and lists"  # what has none yet
 
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
 
 # Names that the functions around printed statements use.
-_WORDS = "a c r k i j s l m dot found at x real integer i64 vf vi vl vb keys n b h g visits head row column".split()
+_WORDS = ["a", "c", "r", "k", "i", "j", "s", "l", "m", "dot", "keys", "found", "x"]
 _POINTERS = {Kind.FLOAT: "real", Kind.INT: "i64", Kind.BOOL: "bool"}
 
 
@@ -59,7 +61,6 @@ class NativeMap:
     identity: bool
     rowmax: bool
     entropy: bool
-    scale: Function
     score: Function
     live: Function
     raw: Function | None
@@ -128,9 +129,7 @@ class Builder:
                 leaves[size] = f"a.size_{size.name}"
                 self.sizes[f"size_{size.name}"] = host
         vectors = [L, SHIFT, S, *(symbol for symbol, _, _ in group.dots)]
-        self.printer = CppPrinter(
-            leaves, Names(_WORDS), self.tensors, lanes="i", vectors=vectors, levels=_FIELDS
-        )
+        self.printer = CppPrinter(leaves, Names(_WORDS), self.tensors, lanes="i", vectors=vectors, levels=_FIELDS)
         self.symbols: dict[Expr, Axes] = dict.fromkeys(vectors, ALL)
         self.symbols |= dict.fromkeys((bounds.first, bounds.last, *span_leaves(group)), ALL)
         self.lines: list[list[str]] = [[], [], []]
@@ -147,6 +146,13 @@ class Builder:
             elif group.length == build.size("M") or "j" not in dependencies(use):
                 safe[use] = in_bounds(use, axes)
         return TensorText(field=f"in_{self.naming.tensor(tensor)}", rank=len(axes), kind=uses[0].kind, safe=safe)
+
+    def head(self, name: str, root: Expr) -> None:
+        """A real that is computed once a head, as a field of that name."""
+        made = self.block({"found": root}, vector=False)
+        assert len(made) == 1, "it varies with the head at most"
+        self.lines[0].append(made[0].replace("found", f"c.{name}", 1))
+        self.fields[0].append(f"real {name}")
 
     def function(self, root: Expr, *, vector: bool = True) -> Function:
         """Statements of one function; what varies less is computed further out."""
@@ -241,7 +247,9 @@ def _fields(builder: Builder) -> tuple[Field, ...]:
         found.append(Field(declared=f"Tensor<{_POINTERS[text.kind]}, {text.rank}> {text.field}", values=values))
     offsets = "0 if q_offsets is None else q_offsets.data_ptr()"
     found.append(Field(declared="const i64* q_offsets", values=(offsets,)))
-    found += [Field(declared=f"i64 {name}", values=(name,)) for name in ("q_offset", "kv_offset", "B", "H", "G", "N", "M")]
+    found += [
+        Field(declared=f"i64 {name}", values=(name,)) for name in ("q_offset", "kv_offset", "B", "H", "G", "N", "M")
+    ]
     found += [Field(declared=f"i64 {name}", values=(host,)) for name, host in builder.sizes.items()]
     return tuple(found)
 
@@ -255,6 +263,7 @@ def _map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> NativeMap:
     if item.exponential:
         found = exponent(item.score)
     rowmax_only = item.exponential and item.raw == item.score
+    builder.head(f"scale_{item.name}", found.scale)
     tag = item.tag
     names = {"out": "out", "shift": "lse" if item.plain else "shift", "l": "l", "rowmax": "rowmax", "u": "u"}
     made = ("out", *(name.removesuffix(tag) if tag else name for name in stored(item)))
@@ -268,7 +277,6 @@ def _map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> NativeMap:
         identity=len(dots) == 1 and found.rest == dots[0][0],
         rowmax=item.rowmax,
         entropy=item.entropy,
-        scale=builder.function(found.scale, vector=False),
         score=builder.function(found.rest),
         live=builder.function(item.mask),
         raw=builder.function(item.raw) if item.rowmax and not rowmax_only else None,

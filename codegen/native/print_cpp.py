@@ -1,8 +1,8 @@
 """Expressions as C++ source over vectors of queries.
 
-What varies with the lanes' index is a vector: ``vf`` of reals, ``vi`` of integers as wide as reals, ``vl`` of 64 bits,
-``vb`` of truth values. Everything else is a scalar: ``real``, ``i64``, ``bool``; so scalar integers are always exact, and
-vectors take 64 bits where the range analysis cannot rule them out.
+What varies with the lanes' index is a vector: ``vf`` of reals, ``vi`` of integers as wide as reals, ``vl`` of 64
+bits, ``vb`` of truth values. Everything else is a scalar: ``real``, ``i64``, ``bool``; so scalar integers are always
+exact, and vectors take 64 bits where the range analysis cannot rule them out.
 """
 
 from __future__ import annotations
@@ -170,7 +170,9 @@ class CppPrinter(Printer):
             if self.vector(at):
                 along.append(f"steps({place}, a.{tensor.field}.stride[{axis}])")
             else:
-                start += f" + {place if good and where.isidentifier() else f'({place})'} * a.{tensor.field}.stride[{axis}]"
+                start += (
+                    f" + {place if good and where.isidentifier() else f'({place})'} * a.{tensor.field}.stride[{axis}]"
+                )
         return Text(text=f"read({start}, {' + '.join(along) or 'i64(0)'})")
 
     def table(self, node: Table, index: Text) -> Text:
