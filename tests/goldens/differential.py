@@ -1618,6 +1618,11 @@ def _beyond_32_bits(*tensors):
     return any(sum((size - 1) * step for size, step in zip(x.shape, x.stride())) >= 2**31 for x in tensors)
 
 
+def _words(*numbers):
+    """Integers and addresses as C++ reads them, 8 bytes each."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 _pos_contexts = r"""
 struct Args {
   Token at_q1;
@@ -1712,7 +1717,7 @@ def _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, ac
     """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
     needs 64-bit places; and what must stay alive."""
     G, M = v.shape[1:3]
-    numbers = (
+    given = _words(
 q1.data_ptr(), q1.stride(0), q1.stride(1), q1.stride(2), 
 k1.data_ptr(), k1.stride(0), k1.stride(1), k1.stride(2), 
 v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
@@ -1727,7 +1732,7 @@ M,
 q1.shape[3], 
     )
     wide = _beyond_32_bits()
-    return (ctypes.c_int64 * len(numbers))(*map(int, numbers)), wide, ()
+    return given, wide, ()
 
 
 def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -1740,7 +1745,7 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
         given, wide, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
         library = _native(_pos_forward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
         team = _team()
-        results = (ctypes.c_int64 * 5)(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
+        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_pos(given, results, ctypes.byref(team))
     return out, lse
 
@@ -1839,7 +1844,7 @@ def _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, ac
     """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
     needs 64-bit places; and what must stay alive."""
     G, M = v.shape[1:3]
-    numbers = (
+    given = _words(
 q2.data_ptr(), q2.stride(0), q2.stride(1), q2.stride(2), 
 k2.data_ptr(), k2.stride(0), k2.stride(1), k2.stride(2), 
 v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
@@ -1854,7 +1859,7 @@ M,
 q2.shape[3], 
     )
     wide = _beyond_32_bits()
-    return (ctypes.c_int64 * len(numbers))(*map(int, numbers)), wide, ()
+    return given, wide, ()
 
 
 def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -1867,7 +1872,7 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
         given, wide, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
         library = _native(_neg_forward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
         team = _team()
-        results = (ctypes.c_int64 * 5)(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
+        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_neg(given, results, ctypes.byref(team))
     return out, lse
 

@@ -1530,6 +1530,11 @@ def _beyond_32_bits(*tensors):
     return any(sum((size - 1) * step for size, step in zip(x.shape, x.stride())) >= 2**31 for x in tensors)
 
 
+def _words(*numbers):
+    """Integers and addresses as C++ reads them, 8 bytes each."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 _out_contexts = r"""
 struct Args {
   Token at_q;
@@ -1640,7 +1645,7 @@ def _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
     """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
     needs 64-bit places; and what must stay alive."""
     G, M = v.shape[1:3]
-    numbers = (
+    given = _words(
 q.data_ptr(), q.stride(0), q.stride(1), q.stride(2), 
 k.data_ptr(), k.stride(0), k.stride(1), k.stride(2), 
 v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
@@ -1655,7 +1660,7 @@ M,
 q.shape[3], 
     )
     wide = _beyond_32_bits()
-    return (ctypes.c_int64 * len(numbers))(*map(int, numbers)), wide, ()
+    return given, wide, ()
 
 
 def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -1668,7 +1673,7 @@ def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
         given, wide, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
         library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         team = _team()
-        results = (ctypes.c_int64 * 5)(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
+        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_out(given, results, ctypes.byref(team))
     return out, lse
 

@@ -1629,6 +1629,11 @@ def _beyond_32_bits(*tensors):
     return any(sum((size - 1) * step for size, step in zip(x.shape, x.stride())) >= 2**31 for x in tensors)
 
 
+def _words(*numbers):
+    """Integers and addresses as C++ reads them, 8 bytes each."""
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
 _out_part0_contexts = r"""
 struct Args {
   Token at_q;
@@ -1727,7 +1732,7 @@ def _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset
     """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
     needs 64-bit places; and what must stay alive."""
     G, M = v.shape[1:3]
-    numbers = (
+    given = _words(
 q.data_ptr(), q.stride(0), q.stride(1), q.stride(2), 
 k.data_ptr(), k.stride(0), k.stride(1), k.stride(2), 
 v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
@@ -1742,7 +1747,7 @@ M,
 q.shape[3], 
     )
     wide = _beyond_32_bits()
-    return (ctypes.c_int64 * len(numbers))(*map(int, numbers)), wide, ()
+    return given, wide, ()
 
 
 def _out_part0_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -1755,7 +1760,7 @@ def _out_part0_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
         given, wide, alive = _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
         library = _native(_out_part0_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         team = _team()
-        results = (ctypes.c_int64 * 5)(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
+        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_out(given, results, ctypes.byref(team))
     return out, lse
 
@@ -1855,7 +1860,7 @@ def _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset
     """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
     needs 64-bit places; and what must stay alive."""
     G, M = v.shape[1:3]
-    numbers = (
+    given = _words(
 q.data_ptr(), q.stride(0), q.stride(1), q.stride(2), 
 k.data_ptr(), k.stride(0), k.stride(1), k.stride(2), 
 v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
@@ -1870,7 +1875,7 @@ M,
 q.shape[3], 
     )
     wide = _beyond_32_bits()
-    return (ctypes.c_int64 * len(numbers))(*map(int, numbers)), wide, ()
+    return given, wide, ()
 
 
 def _out_part1_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -1883,7 +1888,7 @@ def _out_part1_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
         given, wide, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
         library = _native(_out_part1_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         team = _team()
-        results = (ctypes.c_int64 * 5)(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
+        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_out(given, results, ctypes.byref(team))
     return out, lse
 
