@@ -103,7 +103,8 @@ def _compiled(source: str, command: tuple[str, ...], folder: Path) -> Path:
     words = [*command, "-o", str(made), str(text)]
     try:
         text.write_text(source, encoding="utf-8")
-        done = subprocess.run(words, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False)
+        environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)}
+        done = subprocess.run(words, capture_output=True, env=environment, check=False)
     except OSError as error:
         raise OSError(error.errno, f"attnc: native code cannot be built in {folder} ({error}); see TMPDIR") from error
     said = done.stderr.decode(errors="replace")

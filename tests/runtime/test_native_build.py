@@ -175,6 +175,16 @@ def test_a_compilers_fault_is_kept(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_the_compilers_own_files_are_in_the_private_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nothing is left of it, and a full disk is the one that the message names."""
+    told = tmp_path / "told"
+    monkeypatch.setenv("CXX", compiler(tmp_path / "cc", f'echo "$TMPDIR" > "{told}"; exec {build._compiler()[0]} "$@"'))
+    _library(ANSWER % 1)
+    assert Path(told.read_text().strip()).parent == folder.parent / "made"
+
+
 WORKER = "sys.stdin.readline(); print(_library(sys.argv[1]).answer())"
 
 
