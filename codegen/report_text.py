@@ -63,6 +63,7 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
     blocks = f"{use.blocks} blocks, {use.blocks * item.tile.warps} warps an SM (limit: {use.limits})"
     seen = f"; compiler: {item.compiled.blocks}" if item.compiled and item.compiled.blocks is not None else ""
     line("occupancy", f"{blocks}{seen}")
+    line("programs", _programs(item))
     exact = "exact" if item.exact else "not exact: " + "; ".join(item.why or ("the mask is opaque",))
     line("tiles", f"{item.full:,} full, {item.partial:,} partial, {item.empty:,} empty, not visited ({exact})")
     share = item.useful / item.executed if item.executed else 1.0
@@ -74,7 +75,7 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
     peak = item.useful * 1e-9 / item.milliseconds / gpu.tflops(dtype) if item.milliseconds else 0.0
     line(
         "time",
-        f"{item.milliseconds:.3g} ms, {100 * peak:.0f}% of the matrix units' peak; {item.waves:.1f} waves of blocks",
+        f"{item.milliseconds:.3g} ms, {100 * peak:.0f}% of the matrix units' peak",
     )
     line("bound by", f"{item.bound} ({_intensity(item, gpu, dtype)})")
     if item.compiled and item.compiled.est is not None:
@@ -92,6 +93,16 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
         tile, milliseconds = item.better
         line("at this shape", f"{tile} would take {milliseconds:.3g} ms; a module's tiles are for every length")
     return lines
+
+
+def _programs(item: Kernel) -> str:
+    """How many there are, and how many of them share a query's keys."""
+    told = []
+    for number, launch in enumerate(item.launches, 1):
+        lead = f"pass {number}: " if len(item.launches) > 1 else ""
+        shared = f", {launch.splits} share a query's keys, merged in PyTorch" if launch.splits > 1 else ""
+        told.append(f"{lead}{launch.programs:,}{shared}")
+    return f"{'; '.join(told)}; {item.waves:.1f} waves of them"
 
 
 def _seen(item: Kernel, what: str) -> str:
@@ -205,6 +216,7 @@ def _plain(item: Kernel) -> dict[str, Any]:
         "bytes": item.bytes,
         "clocks": {"tile": item.clocks.tile, **dict(zip(PIPES, item.clocks.pipes, strict=True))},
         "ms": {"compute": item.compute_ms, "memory": item.memory_ms},
+        "launches": [{"programs": launch.programs, "splits": launch.splits} for launch in item.launches],
         "waves": item.waves,
         "bound": item.bound,
         "split": None if item.split is None else asdict(item.split),

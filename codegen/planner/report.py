@@ -14,9 +14,10 @@ from attnc.codegen.arrays import Draw
 from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
-from attnc.codegen.planner.budget import Budget, budget
+from attnc.codegen.planner.budget import Budget
 from attnc.codegen.planner.cost import Clocks, clocks, overhead
-from attnc.codegen.planner.search import Measured, Refusal, measured
+from attnc.codegen.planner.launch import Launch, launches
+from attnc.codegen.planner.search import Measured, Refusal, measured, occupied
 from attnc.codegen.planner.targets import Cpu, Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded
 from attnc.codegen.planner.work import PASSES, Pass, Work, of_group
@@ -76,7 +77,8 @@ class Split:
 class Kernel:
     """One kernel. ``live`` pairs of ``tiles`` full and partial (of ``empty`` none is visited), over batch and heads;
     ``useful`` operations are those of live pairs at the true head dim, ``executed`` those of whole tiles at the padded
-    one; ``bytes`` of device memory; ``compute_ms`` and ``memory_ms`` by the model, ``waves`` of blocks over the SMs."""
+    one; ``bytes`` of device memory; ``compute_ms`` and ``memory_ms`` by the model; ``launches``: programs, and how many
+    share a query's keys, of each pass over disjoint keys; ``waves`` of them over the SMs."""
 
     name: str
     step: Pass
@@ -98,6 +100,7 @@ class Kernel:
     bytes: int
     compute_ms: float
     memory_ms: float
+    launches: tuple[Launch, ...]
     waves: float
     split: Split | None
     better: tuple[Tile, float] | None
@@ -233,16 +236,20 @@ def _kernel(
         found = _map(known.mask, shape, (tile.block_m, tile.block_n), inputs, draw, transposed=step == "key")
         return found, _times(found, shape)
 
+    def launched(tile: Tile) -> tuple[Launch, ...]:
+        heads = shape.B * (shape.G if step == "key" else shape.H)
+        return launches(group, tile, heads, (shape.N, shape.M), gpu.sms)
+
     def timed(tile: Tile, full: int, partial: int) -> tuple[float, float, Budget, Clocks]:
         """Milliseconds, waves of blocks."""
-        use = budget(work, tile, element, dim, gpu)
+        use = occupied(work, tile, element, dim, gpu)
         whole = clocks(work, tile, element, dim, gpu, use.blocks)
         part = clocks(work, tile, element, dim, gpu, use.blocks, partial=True)
-        heads, rows = (shape.G, shape.M) if step == "key" else (shape.H, shape.N)
-        blocks = shape.B * heads * -(-rows // tile.held)
-        total = full * whole.tile + partial * part.tile + blocks * overhead(work, tile, element, dim, use.blocks)
-        waves = blocks / (gpu.sms * max(1, use.blocks))
-        tail = max(1.0, -(-blocks // (gpu.sms * max(1, use.blocks))) / waves) if waves < 4 else 1.0
+        blocks = [item.programs for item in launched(tile)]
+        total = full * whole.tile + partial * part.tile + sum(blocks) * overhead(work, tile, element, dim, use.blocks)
+        together = gpu.sms * max(1, use.blocks)
+        waves = sum(blocks) / together
+        tail = sum(-(-count // together) for count in blocks) / waves if waves < 4 else 1.0
         return 1e-6 * total * tail / gpu.sms / gpu.clock_ghz, waves, use, whole
 
     tile = row.choice.tile
@@ -260,7 +267,7 @@ def _kernel(
     pairs = tile.held * tile.moved
     live = known.live if known.live is not None else pairs * full + pairs * partial // 2
     qk, pv = _products(work)
-    moved_bytes = _bytes(work, shape, ITEMSIZE[dtype], step)
+    moved_bytes = _bytes(work, shape, ITEMSIZE[dtype], step) + _merged(work, shape, launched(tile))
     return Kernel(
         name=name,
         step=step,
@@ -282,6 +289,7 @@ def _kernel(
         bytes=moved_bytes,
         compute_ms=compute,
         memory_ms=1e-6 * moved_bytes / gpu.bandwidth_gbs,
+        launches=launched(tile),
         waves=waves,
         split=_split(max(shape.D, shape.E), work, tile, element, gpu, use.blocks, whole),
         better=better,
@@ -313,6 +321,14 @@ def _bytes(work: Work, shape: Shape, size: int, step: Pass) -> int:
             return size * (vectors + outputs + work.queries * query * shape.D) + 2 * rows
         case _:
             return size * (vectors + outputs + key * (work.keys * shape.D + shape.E)) + 2 * rows
+
+
+def _merged(work: Work, shape: Shape, found: tuple[Launch, ...]) -> int:
+    """Bytes of what several programs, or passes, give of one query: sums and a statistic, written and read again."""
+    partial = sum(item.splits for item in found)
+    if partial == 1 or work.step != "forward":
+        return 0
+    return 8 * partial * work.maps * shape.B * shape.H * shape.N * (shape.E + 1)
 
 
 def parts(dim: int) -> tuple[int, ...]:

@@ -154,7 +154,7 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         most = -1
         for count in stages(dtype, dim, gpu):
             tile = Tile(work.step, held, moved, warps, count)
-            found = _occupied(work, tile, dtype, dim, gpu)
+            found = occupied(work, tile, dtype, dim, gpu)
             reason = fault(work, tile, dtype, dim, gpu, found)
             if reason is None and not _priced(dtype, dim):
                 reason = _elsewhere(work, tile, dtype, dim, gpu, members)
@@ -196,7 +196,7 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     return None
 
 
-def _occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
+def occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     """The budget, with the blocks of an SM as the compiler's own registers allow them, where they are known."""
     found = budget(work, tile, dtype, dim, gpu)
     seen = measured(tile, dtype, dim, gpu) if work.plain else None

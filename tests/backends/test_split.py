@@ -8,6 +8,9 @@ import pytest
 import torch
 
 import attnc
+from attnc.codegen.lower import lower
+from attnc.codegen.planner.launch import launches
+from attnc.codegen.planner.tile import Tile
 from attnc.runtime.op import Op
 from tests.backends.calls import check, make, outcome
 
@@ -43,6 +46,27 @@ def test_shared_keys_equal_the_reference(mask: str, monkeypatch: pytest.MonkeyPa
     taken = _as_if_large(op, monkeypatch)
     check(make(op, SIZES), "interpret", torch.float32)
     assert max(taken) > 1
+
+
+@pytest.mark.parametrize("mask", ["causal", "causal and (sink(9) or strided(5))", "strided(3)"])
+@pytest.mark.parametrize("rows", [1, 2, 40])
+def test_a_plan_says_how_many_share_the_keys(mask: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a call's ``_splits`` gives, of as many programs."""
+    op = attnc.loads(f"attention spec {{ score dot(q, k) / sqrt(D)  mask {mask}  normalize softmax }}")
+    module: dict[str, Any] = op._function.__globals__
+    asked: list[int] = []
+    taken = _as_if_large(op, monkeypatch)
+    rule = module["_splits"]
+    monkeypatch.setitem(module, "_splits", lambda programs, *rest: asked.append(programs) or rule(programs, *rest))
+    sizes = SIZES | {"N": rows}
+    outcome(make(op, sizes).prepared(torch.float32), "interpret")
+    (group,) = lower(op.construct).groups
+    block_m, block_n, warps, stages = module["_TILES"]["forward", 16, 4]
+    tile = Tile("forward", block_m, block_n, warps, stages)
+    found = launches(group, tile, sizes["B"] * sizes["H"], (rows, sizes["M"]), 64)
+    assert [(item.programs, item.splits) for item in found] == [
+        (programs * shared, shared) for programs, shared in zip(asked, taken, strict=True)
+    ]
 
 
 def test_the_same_bits_twice(monkeypatch: pytest.MonkeyPatch) -> None:

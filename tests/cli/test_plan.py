@@ -19,6 +19,7 @@ MINE = '[target.mine]\narchitecture = "sm_90"\nsms = 9\nclock_ghz = 1\nl2 = 1\nb
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("local.attn").write_text(SPEC)
+    Path("dense.attn").write_text("attention dense { score dot(q, k)  normalize softmax }")
     Path("mine.toml").write_text(MINE)
 
 
@@ -53,6 +54,16 @@ def test_json_has_all_of_it(capsys: Capture) -> None:
         assert sum(line["amount"] for line in lines) == kernel["model"]["shared_bytes"] <= 65536
         assert kernel["tiles"]["exact"] and kernel["flop"]["useful"] <= kernel["flop"]["executed"]
     assert found["kv_cache"] == {"bytes_a_token": 8 * 128 * 2, "bytes": 8 * 128 * 2 * 512}
+
+
+def test_programs_that_share_keys_are_told(capsys: Capture) -> None:
+    shape = ["--target", "h100", "--shape", "H=8,N=1,M=65536,D=64"]
+    assert main(["plan", "dense.attn", *shape]) == 0
+    assert "128, 16 share a query's keys, merged in PyTorch; " in capsys.readouterr().out
+    assert main(["plan", "dense.attn", *shape, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["kernels"]
+    assert found[0]["launches"] == [{"programs": 128, "splits": 16}]
+    assert all(launch["splits"] == 1 for kernel in found[1:] for launch in kernel["launches"])
 
 
 def test_a_processor(capsys: Capture) -> None:
