@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from attnc.codegen.lower import Group
-from attnc.codegen.planner.tile import Tile, padded
+from attnc.codegen.planner.tile import Tile
 
 
 class Launch(NamedTuple):
@@ -19,16 +19,12 @@ class Launch(NamedTuple):
 def launches(group: Group, tile: Tile, heads: int, lengths: tuple[int, int], processors: int) -> tuple[Launch, ...]:
     """The launches of one pass of a group, one for each of its passes over disjoint keys. ``heads``: blocks of rows
     for every (batch, query head), or (batch, key head) in the pass by keys; ``lengths``: N and M."""
+    rows, columns = lengths if tile.step != "key" else lengths[::-1]
     found = []
     for part in group.passes:
-        (rows, held), (columns, moved) = (
-            (length, min(block, padded(-(-length // part.step))) if part.step > 1 else block)
-            for length, block in zip(
-                lengths if tile.step != "key" else lengths[::-1], (tile.held, tile.moved), strict=True
-            )
-        )
-        programs = -(-rows // (part.step * held)) * min(part.step, rows) * heads
-        shared = splits(programs, -(-columns // (part.step * moved)), processors) if _shares(part, tile) else 1
+        programs = -(-rows // (part.step * tile.held)) * min(part.step, rows) * heads
+        tiles = -(-columns // (part.step * tile.moved))
+        shared = splits(programs, tiles, processors) if part.splits and tile.step == "forward" else 1
         found.append(Launch(programs=programs * shared, splits=shared))
     return tuple(found)
 
@@ -37,7 +33,3 @@ def splits(programs: int, tiles: int, processors: int) -> int:
     """How many programs share the keys of one block of queries: a module's ``_splits``."""
     most = max(1, min(processors // max(1, programs), tiles // 4))
     return 1 << most.bit_length() - 1
-
-
-def _shares(part: Group, tile: Tile) -> bool:
-    return part.splits and tile.step == "forward"

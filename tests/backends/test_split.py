@@ -9,7 +9,7 @@ import torch
 
 import attnc
 from attnc.codegen.lower import lower
-from attnc.codegen.planner.launch import launches
+from attnc.codegen.planner.launch import launches, splits
 from attnc.codegen.planner.tile import Tile
 from attnc.runtime.op import Op
 from tests.backends.calls import check, make, outcome
@@ -49,7 +49,7 @@ def test_shared_keys_equal_the_reference(mask: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("mask", ["causal", "causal and (sink(9) or strided(5))", "strided(3)"])
-@pytest.mark.parametrize("rows", [1, 2, 40])
+@pytest.mark.parametrize("rows", [1, 150])
 def test_a_plan_says_how_many_share_the_keys(mask: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as a call's ``_splits`` gives, of as many programs."""
     op = attnc.loads(f"attention spec {{ score dot(q, k) / sqrt(D)  mask {mask}  normalize softmax }}")
@@ -59,7 +59,7 @@ def test_a_plan_says_how_many_share_the_keys(mask: str, rows: int, monkeypatch: 
     rule = module["_splits"]
     monkeypatch.setitem(module, "_splits", lambda programs, *rest: asked.append(programs) or rule(programs, *rest))
     sizes = SIZES | {"N": rows}
-    outcome(make(op, sizes).prepared(torch.float32), "interpret")
+    op(*make(op, sizes).prepared(torch.float32).vectors.values(), backend="interpret")
     (group,) = lower(op.construct).groups
     block_m, block_n, warps, stages = module["_TILES"]["forward", 16, 4]
     tile = Tile("forward", block_m, block_n, warps, stages)
@@ -95,3 +95,6 @@ def test_how_many_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert module["_splits"](8, 1000, cpu) == 16  # 132 // 8, a power of two
     assert module["_splits"](8, 9, cpu) == 2  # four tiles each
     assert module["_splits"](100, 1000, cpu) == 1  # the device is full
+    for programs in (0, 1, 3, 8, 131, 132, 133):
+        for tiles in range(40):
+            assert module["_splits"](programs, tiles, cpu) == splits(programs, tiles, 132)
