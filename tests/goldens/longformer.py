@@ -560,7 +560,8 @@ def _compiled(source: str, command: tuple[str, ...], folder: Path) -> Path:
     words = [*command, "-o", str(made), str(text)]
     try:
         text.write_text(source, encoding="utf-8")
-        done = subprocess.run(words, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False)
+        environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)}
+        done = subprocess.run(words, capture_output=True, env=environment, check=False)
     except OSError as error:
         raise OSError(error.errno, f"attnc: native code cannot be built in {folder} ({error}); see TMPDIR") from error
     said = done.stderr.decode(errors="replace")
@@ -1449,7 +1450,9 @@ INLINE void all_keys(const Args& a, const Head& c, const Run& keys, i64 at, int 
 // `share` tiles of one head and one class of queries, from number `first` on.
 template<class Map> static void forward_tiles(const Args& a, const Rows& r, i64 b, i64 h, const Run& queries, i64 first, int share) {
   static thread_local Scratch<Map> own;
-  Scratch<Map>& scratch = own;
+  Scratch<Map>* hidden = &own;
+  asm volatile("" : "+r"(hidden));  // or its address would be looked up again in every loop
+  Scratch<Map>& scratch = *hidden;
   const Head c = head(a, b, h);
   const Run keys = run(first_key(a, c, queries.first + c.q_offset), STEP, a.M);
   int tiles = 0;
