@@ -48,7 +48,7 @@ SPECS = {  # of the same heads and lengths as FlexAttention's kernels below
     "causal": f"score {SCORE} mask causal",
     "window": f"score {SCORE} mask causal and window({WINDOW - 1})",
     "softcap": f"score 50.0 * tanh({SCORE} / 50.0) mask causal",
-    "alibi": f"input slope: f32[H] score {SCORE} - slope[h] * abs(i - j) mask causal",
+    "alibi": f"input slope: f32[H] nograd score {SCORE} - slope[h] * abs(i - j) mask causal",
 }
 PASSES: dict[str, tuple[tuple[Pass, ...], int]] = {"forward": (("forward",), 2), "backward": (("query", "key"), 5)}
 """The kernels of a pass, and the matrix products that a score needs: what is recomputed in the second kernel of a split

@@ -20,7 +20,7 @@ _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}
 class Signature:
     """One kernel at one dtype and one size of vectors. ``types`` has every argument in order; ``aligned`` are the
     pointers and strides that a launch finds divisible by 16; ``acc`` is the accumulation type's name; ``maps`` are the
-    attention maps that the kernel computes side by side."""
+    attention maps that the kernel computes side by side; ``registers``: the most that a thread may take, 0 for any."""
 
     kernel: str
     step: Pass
@@ -31,6 +31,7 @@ class Signature:
     acc: str
     warps: int
     stages: int
+    registers: int = 0
 
 
 def signatures(program: Program, plan: Plan, dtype: str, dim: int) -> tuple[Signature, ...]:

@@ -20,8 +20,8 @@ from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable
 from attnc.dsl.ir import Construct
 
-Tiling = tuple[int, int, int, int]
-"""BLOCK_M, BLOCK_N, warps, stages."""
+Tiling = tuple[int, int, int, int, int]
+"""BLOCK_M, BLOCK_N, warps, stages, and the most registers that a thread may take; 0 for no limit."""
 
 NVIDIA = ("ttir", "ttgir", "llir", "ptx", "sass", "cubin")
 AMD = ("ttir", "ttgir", "llir", "amdgcn", "hsaco")
@@ -110,9 +110,9 @@ def compile_kernels(
 def _tiled(signature: Signature, tiles: Mapping[Pass, Tiling]) -> Signature:
     if signature.step not in tiles:
         return signature
-    block_m, block_n, warps, stages = tiles[signature.step]
+    block_m, block_n, warps, stages, registers = tiles[signature.step]
     constants = {**signature.constants, "BLOCK_M": block_m, "BLOCK_N": block_n}
-    return replace(signature, constants=constants, warps=warps, stages=stages)
+    return replace(signature, constants=constants, warps=warps, stages=stages, registers=registers)
 
 
 @contextmanager
@@ -150,6 +150,8 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
         {(names.index(name),): [["tt.divisibility", 16]] for name in signature.aligned},
     )
     options = {"num_warps": signature.warps, "num_stages": signature.stages}
+    if signature.registers:
+        options["maxnreg"] = signature.registers
     try:
         made: Any = triton.compile(source, target=gpu, options=options)
     except Exception as error:  # of many kinds: a compile error, a pass that fails, an assembler

@@ -77,7 +77,7 @@ def alike(architecture: str) -> str:
 
 def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
     """What the calibration says of a tile."""
-    _, held, moved, warps, stages = tile
+    _, held, moved, warps, stages, _ = tile
     return calibration().get((alike(gpu.architecture), tile.step, dtype, dim, held, moved, warps, stages))
 
 

@@ -18,6 +18,7 @@ class Tile(NamedTuple):
     moved: int
     warps: int
     stages: int
+    registers: int = 0
 
     @property
     def block_m(self) -> int:
