@@ -1,15 +1,18 @@
 """Goldens: a stage's text for an example, kept in tests/goldens/<name>.<stage> and compared byte for byte.
 
 ``pytest --update-golden`` rewrites them. Which goldens must exist follows from ``examples/*.attn``, so that one
-whose example or construct is gone is found (tests/project/test_goldens.py).
+whose example or construct is gone is found (tests/project/test_goldens.py). What every module holds alike, the C++ that
+no spec changes and the builder of native code, is one line in a golden that says where it stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from attnc.codegen.native.embed import builder
 from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
 
@@ -45,8 +48,21 @@ def cases() -> Iterator[Case]:
                 yield Case(example=example, construct=construct.name.text, stage=stage)
 
 
+@cache
+def _alike() -> dict[str, str]:
+    """Where the texts stand that every module holds alike."""
+    folder = ROOT / "codegen" / "templates" / "native"
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cpp.j2"))}
+    constant = {name: text for name, text in texts.items() if "{{ " not in text and "{% " not in text}
+    places = {f"codegen/templates/native/{name}": text for name, text in constant.items()}
+    return {"codegen/native/build.py": builder()} | places
+
+
 def compare(path: Path, text: str, *, update: bool) -> None:
     """The golden says ``text``; with ``update`` it is made to."""
+    if path.suffix == ".py":
+        for place, constant in _alike().items():
+            text = text.replace(constant.strip("\n"), f"<{place}>")
     if update:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
