@@ -24,19 +24,23 @@ def scratch(tmp_path: Path) -> Path:
     """A copy of the checkout, where the blocks may leave what they write."""
     copy = tmp_path / "attnc"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "tests"))
+    # This environment, in the place and state where make would leave it: it must not install anything into it.
+    environment = copy / ".venv"
+    environment.mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (environment / part.name).symlink_to(part)
+    (environment / ".ready").unlink(missing_ok=True)
+    (environment / ".ready").touch()
     return copy
 
 
 def run(*command: str, cwd: Path) -> str:
-    """Run in this environment: its programs first, and as the environment that make would have to set up."""
-    prefix = sys.prefix
+    """Run in this environment: its programs first."""
     environment = os.environ | {
-        "PATH": f"{prefix}/bin{os.pathsep}{os.environ['PATH']}",
-        "VENV": prefix,
-        "MAKEFLAGS": f"-o {prefix}/.ready",
+        "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}",
         "ATTNC_CACHE_DIR": str(cwd / "cache"),
     }
-    for name in ("TRITON_INTERPRET", "MAKELEVEL", "MFLAGS"):  # as in a reader's shell
+    for name in ("TRITON_INTERPRET", "MAKELEVEL", "MAKEFLAGS", "MFLAGS", "VENV"):  # as in a reader's shell
         environment.pop(name, None)
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
