@@ -16,7 +16,7 @@ from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
-from attnc.codegen.native.emit_native import LACKS, NATIVE, NativeGroup, native_group
+from attnc.codegen.native.emit_native import NATIVE, NativeGroup, native_group
 from attnc.codegen.plan import Plan
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
@@ -60,8 +60,7 @@ def emit(program: Program, plan: Plan) -> str:
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
     natives = [native_group(program, part, naming) for group in program.groups for part in group.passes]
-    native = NATIVE if all(natives) else ()
-    groups = [_op_group(program, group, naming, digest, native) for group in program.groups]
+    groups = [_op_group(program, group, naming, digest) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
     rows, columns = _eager_tile(passes)
     by_group = [kernels(program, group, naming) for group in program.groups]
@@ -105,8 +104,7 @@ def emit(program: Program, plan: Plan) -> str:
         table_tiles=any(not x.drawn for t in passes for x in t.prepass.listings),
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
         builder=builder(),
-        native=[_native(env, t, n) for t, n in zip(passes, natives, strict=True) if n is not None] if native else [],
-        native_lacks=LACKS,
+        native=[_native(env, t, n) for t, n in zip(passes, natives, strict=True)],
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
@@ -190,7 +188,7 @@ def _dim(dim: object) -> str | int:
     raise AssertionError(f"a declared vector has a named or literal size, not {dim}")
 
 
-def _op_group(program: Program, group: Group, naming: Naming, digest: str, native: tuple[str, ...]) -> OpGroup:
+def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> OpGroup:
     base = torch_group(program, group, naming)
     attention = program.attention
     derived = {token.name for token in attention.tokens if token.dim is not None}
@@ -246,9 +244,9 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str, nativ
         tiled=tuple(naming.tensor(name) for name in (*group.queries, group.value)),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
-        parts=tuple(_op_group(program, part, naming, digest, native) for part in group.parts),
+        parts=tuple(_op_group(program, part, naming, digest) for part in group.parts),
         summed=torch_group(program, summed(group), naming) if group.partial else None,
-        native=native,
+        native=NATIVE,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from attnc.codegen import build
 from attnc.codegen.divisor import L
 from attnc.codegen.divisor import M as SHIFT
-from attnc.codegen.emit_prepass import span_leaves
+from attnc.codegen.emit_prepass import arguments, span_leaves
 from attnc.codegen.emit_triton import stored
 from attnc.codegen.exponent import Exponent, exponent
 from attnc.codegen.kernel import ALL, HEAD, HEADS, ROW, Axes
@@ -22,7 +22,6 @@ from attnc.codegen.ranges import in_bounds
 from attnc.dsl.ir import Expr, Kind, Load, Side, dependencies, postorder
 
 NATIVE = ("forward",)  # what has native code: the rest of backend "native" runs the blocked PyTorch code
-LACKS = "spans and lists"  # what has none yet
 
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
@@ -91,6 +90,8 @@ class NativeGroup:
     first_key: Function | None
     key_live: Function | None
     visit_lines: tuple[str, ...]
+    ends: tuple[str, ...]
+    listed: bool
     may: tuple[tuple[str, str], ...]
     must: tuple[tuple[str, str], ...]
     maps: tuple[NativeMap, ...]
@@ -178,10 +179,8 @@ class Builder:
         return made.lines[-1]
 
 
-def native_group(program: Program, group: Group, naming: Naming) -> NativeGroup | None:
-    """The C++ context of one pass; None for what has none yet."""
-    if group.reach.spans or group.reach.listings:
-        return None
+def native_group(program: Program, group: Group, naming: Naming) -> NativeGroup:
+    """The C++ context of one pass."""
     forward = summed(group) if group.partial else group
     builder = Builder(program, forward, naming)
     _, dim_of = vector_dims(group, naming)
@@ -218,6 +217,8 @@ def native_group(program: Program, group: Group, naming: Naming) -> NativeGroup 
         first_key=first_key,
         key_live=key_live,
         visit_lines=visit_lines,
+        ends=tuple(span_leaves(group).values()),
+        listed=bool(group.reach.listings),
         may=may,
         must=must,
         maps=maps,
@@ -251,6 +252,9 @@ def _fields(builder: Builder) -> tuple[Field, ...]:
         Field(declared=f"i64 {name}", values=(name,)) for name in ("q_offset", "kv_offset", "B", "H", "G", "N", "M")
     ]
     found += [Field(declared=f"i64 {name}", values=(host,)) for name, host in builder.sizes.items()]
+    for argument in arguments(group):
+        values = (f"{argument.name}.data_ptr()", *argument.values)
+        found.append(Field(declared=f"Listing {argument.name}", values=values))
     return tuple(found)
 
 

@@ -174,7 +174,7 @@ def test_an_error_leaves_the_op_usable(op: Any) -> None:
     assert torch.equal(op(*vectors, **inputs), expected)
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret", "reference"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret", "reference"])
 @pytest.mark.parametrize("empty", ["B", "N", "M"])
 def test_empty(backend: str, empty: str) -> None:
     op = attnc.loads("attention t { score dot(q, k)  mask causal  normalize softmax  emit lse, total, colsum }")

@@ -18,9 +18,9 @@ SPECS = [
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_same_bits_twice(spec: str, backend: str) -> None:
-    N = 300 if backend == "eager" else 40
+    N = 40 if backend == "interpret" else 300
     op = attnc.loads(f"attention spec {{ {spec} }}")
     call = make(op, {"B": 2, "H": 4, "G": 2, "N": N, "M": N, "D": 16, "E": 24}).prepared(torch.float32)
     first = outcome(call, backend)
@@ -28,3 +28,21 @@ def test_same_bits_twice(spec: str, backend: str) -> None:
         again = outcome(call, backend)
         for name, x in first.items():
             assert torch.equal(x.view(torch.int32), again[name].view(torch.int32)), name
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_same_bits_on_any_number_of_threads(spec: str) -> None:
+    op = attnc.loads(f"attention spec {{ {spec} }}")
+    call = make(op, {"B": 1, "H": 2, "G": 1, "N": 700, "M": 700, "D": 16, "E": 24}).prepared(torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = outcome(call, "native")
+        for count in (2, 3, 8):
+            torch.set_num_threads(count)
+            again = outcome(call, "native")
+            for name in ("out", "lse"):
+                if name in first:
+                    assert torch.equal(first[name].view(torch.int32), again[name].view(torch.int32)), name
+    finally:
+        torch.set_num_threads(threads)

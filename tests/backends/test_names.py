@@ -116,7 +116,7 @@ def test_any_word_names_a_vector(words: tuple[str, str, str]) -> None:
     )
     torch.manual_seed(0)
     vectors = [torch.randn(1, 2, 5, 4, dtype=torch.float64) for _ in range(3)]
-    for backend in ("eager", "interpret"):
+    for backend in ("eager", "native", "interpret"):
         torch.testing.assert_close(op(*vectors, backend=backend), op.reference(*vectors), rtol=1e-12, atol=1e-12)
 
 

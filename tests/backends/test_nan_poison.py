@@ -32,7 +32,7 @@ def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_results_do_not_depend_on_old_memory(spec: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     op = attnc.loads(f"attention spec {{ {spec} }}")
     call = make(op, {"B": 2, "H": 2, "G": 1, "N": 37, "M": 41, "D": 5, "E": 17}).prepared(torch.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, note
 from hypothesis import strategies as st
@@ -13,16 +12,7 @@ from tests.backends.specs import calls
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
-def native(op: object) -> bool:
-    """Whether a spec has native code yet."""
-    return "_forward_native" in op.source()  # type: ignore[attr-defined]
-
-
 @given(call=calls(), dtype=st.sampled_from(DTYPES))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
     note(str(call.op))
-    if native(call.op):
-        check(call, "native", dtype)
-    else:
-        with pytest.raises(RuntimeError, match="backend 'native' does not compile this spec"):
-            call.op(*call.vectors.values(), **call.inputs, **call.options, backend="native")
+    check(call, "native", dtype)

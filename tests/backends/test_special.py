@@ -396,7 +396,7 @@ for D, E in ((1, 1), (17, 48), (80, 96), (257, 1), (48, 17), (576, 3)):
     CASES[f"dims {D}, {E}"] = _masked("causal", sizes={"D": D, "E": E, "B": 1, "N": 17, "M": 19})
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_reference(name: str, backend: str) -> None:
     case = CASES[name]
@@ -419,7 +419,7 @@ HALF = (
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 @pytest.mark.parametrize("name", HALF)
 def test_lower_precision(name: str, backend: str, dtype: torch.dtype) -> None:
     case = CASES[name]
@@ -427,7 +427,7 @@ def test_lower_precision(name: str, backend: str, dtype: torch.dtype) -> None:
     check(make(op, {**SIZES, **case.sizes}, inputs=case.inputs, **case.options), backend, dtype)
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_garbage_beyond_the_end_never_enters(backend: str) -> None:
     """NaN and inf in keys and values that a conjunct over the key alone masks."""
     op = attnc.loads(
@@ -448,7 +448,7 @@ def test_garbage_beyond_the_end_never_enters(backend: str) -> None:
 
 
 @pytest.mark.parametrize("shift", [-5000, 5000])
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_a_shift_of_all_scores_changes_nothing(backend: str, shift: int) -> None:
     """exp(5000) overflows, exp(-5000) is 0. Weights come from s - lse, known to 5000 u."""
     op = attnc.loads(f"attention spec {{ score dot(q, k) + ({shift})  mask causal  normalize softmax  emit lse }}")
@@ -459,7 +459,7 @@ def test_a_shift_of_all_scores_changes_nothing(backend: str, shift: int) -> None
         torch.testing.assert_close(found[name], x, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 @pytest.mark.parametrize("least", [torch.finfo(torch.float32).min, torch.finfo(torch.float32).max], ids=["min", "max"])
 def test_a_bias_of_the_largest_float_is_finite(least: float, backend: str) -> None:
     """Masks are often written so. A row of nothing else weighs its keys alike; beside other scores it weighs 0 or 1."""
@@ -477,7 +477,7 @@ def test_a_bias_of_the_largest_float_is_finite(least: float, backend: str) -> No
         torch.testing.assert_close(made.out[:, :, 5], v[:, :, 4:].mean(2).expand(-1, 2, -1))
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_what_is_live_follows_ieee(backend: str) -> None:
     op = attnc.loads(f"attention spec {{ {S}mask causal  normalize softmax }}")
     call = make(op, {**SIZES, "B": 1})
@@ -493,6 +493,6 @@ def test_float64_is_kept_to_the_last_bits() -> None:
         "attention spec { param a: float[H]  score where(j > 3, 0.1, a[h]) * j  normalize softmax }", a=[0.3, 0.7]
     )
     call = make(op, SIZES)
-    for backend in ("eager", "interpret"):
+    for backend in ("eager", "native", "interpret"):
         out = op(*call.vectors.values(), backend=backend)
         torch.testing.assert_close(out, op.reference(*call.vectors.values()), rtol=1e-14, atol=1e-14)

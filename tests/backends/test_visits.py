@@ -96,7 +96,7 @@ MASKS: dict[str, tuple[str, str, dict[str, Any]]] = {
 OFFSETS: tuple[dict[str, Any], ...] = ({}, {"q_offset": 9, "kv_offset": -3}, {"q_offset": torch.tensor([11, 3])})
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 @pytest.mark.parametrize("name", list(MASKS))
 def test_equals_the_reference_over_many_tiles(name: str, backend: str) -> None:
     declared, mask, inputs = MASKS[name]
@@ -106,7 +106,7 @@ def test_equals_the_reference_over_many_tiles(name: str, backend: str) -> None:
     check(make(op, SIZES, inputs=inputs, **OFFSETS[place % 3]), backend, torch.float64)
 
 
-@pytest.mark.parametrize("backend", ["eager", "interpret"])
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
 def test_same_bits_twice(backend: str) -> None:
     op = attnc.loads(f"attention spec {{ {S}mask random(2, block = 8, seed = 3) or window(3)  normalize softmax }}")
     small(op, 16, 16)

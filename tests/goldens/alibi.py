@@ -505,6 +505,7 @@ _NATIVE = r"""<codegen/templates/native/threads.cpp.j2>
 """
 _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
+_NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -581,12 +582,12 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1
-INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1) {
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1;
+  x.may = 1, x.must = 1, x.listings = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
@@ -620,10 +621,11 @@ struct Map_out {
 _out_forward_cpp = _NATIVE + _out_contexts + _NATIVE_FORWARD
 
 
-def _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, acc):
-    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
-    needs 64-bit places; and what must stay alive."""
+def _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
     G, M = v.shape[1:3]
+    acc = _accumulator(v)
     slope = slope.to(acc)
     given = _words(
 q.data_ptr(), q.stride(0), q.stride(1), q.stride(2), 
@@ -640,8 +642,7 @@ N,
 M, 
 q.shape[3], 
     )
-    wide = _beyond_32_bits(slope, )
-    return given, wide, (slope, )
+    return given, (slope, )
 
 
 def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset):
@@ -651,8 +652,9 @@ def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
     out = torch.empty(B, H, N, E, device=device, dtype=v.dtype)
     lse = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        given, wide, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, acc)
+        wide = _beyond_32_bits(slope, )
         library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+        given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
         team = _team()
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_out(given, results, ctypes.byref(team))

@@ -603,6 +603,7 @@ _NATIVE = r"""<codegen/templates/native/threads.cpp.j2>
 """
 _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
+_NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -674,12 +675,12 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1
-INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1) {
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1;
+  x.may = 1, x.must = 1, x.listings = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
@@ -713,10 +714,11 @@ struct Map_pos {
 _pos_forward_cpp = _NATIVE + _pos_contexts + _NATIVE_FORWARD
 
 
-def _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, acc):
-    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
-    needs 64-bit places; and what must stay alive."""
+def _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
     G, M = v.shape[1:3]
+    acc = _accumulator(v)
     given = _words(
 q1.data_ptr(), q1.stride(0), q1.stride(1), q1.stride(2), 
 k1.data_ptr(), k1.stride(0), k1.stride(1), k1.stride(2), 
@@ -731,8 +733,7 @@ N,
 M, 
 q1.shape[3], 
     )
-    wide = _beyond_32_bits()
-    return given, wide, ()
+    return given, ()
 
 
 def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -742,8 +743,9 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
     out = torch.empty(B, H, N, E, device=device, dtype=acc)
     lse = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        given, wide, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
+        wide = _beyond_32_bits()
         library = _native(_pos_forward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
+        given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
         team = _team()
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_pos(given, results, ctypes.byref(team))
@@ -801,12 +803,12 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1
-INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1) {
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1;
+  x.may = 1, x.must = 1, x.listings = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
@@ -840,10 +842,11 @@ struct Map_neg {
 _neg_forward_cpp = _NATIVE + _neg_contexts + _NATIVE_FORWARD
 
 
-def _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, acc):
-    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each; whether a tensor
-    needs 64-bit places; and what must stay alive."""
+def _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
     G, M = v.shape[1:3]
+    acc = _accumulator(v)
     given = _words(
 q2.data_ptr(), q2.stride(0), q2.stride(1), q2.stride(2), 
 k2.data_ptr(), k2.stride(0), k2.stride(1), k2.stride(2), 
@@ -858,8 +861,7 @@ N,
 M, 
 q2.shape[3], 
     )
-    wide = _beyond_32_bits()
-    return given, wide, ()
+    return given, ()
 
 
 def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -869,8 +871,9 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
     out = torch.empty(B, H, N, E, device=device, dtype=acc)
     lse = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
-        given, wide, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, acc)
+        wide = _beyond_32_bits()
         library = _native(_neg_forward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
+        given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
         team = _team()
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_neg(given, results, ctypes.byref(team))
