@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attnc import commands, machine_code
+from attnc import commands, machine_code, native_code
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.version import VERSION
 from attnc.session import CLEAN, FAULTS, INTERNAL, INTERRUPTED, USAGE, Inputs, Refused, io_fault, report
@@ -131,9 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     build = command(
         "compile", commands.compile, "Compile a spec to a Python module.", one, target, tables, faults, strict
     )
-    stages = ("ast", "ir", "plan", "py", *machine_code.KINDS)
-    build.add_argument("--emit", choices=stages, default="py", help="the stage to print; from ttir on, of every kernel")
-    build.add_argument("--dtype", choices=machine_code.DTYPES, help="of the vectors, for machine code (bf16)")
+    stages = ("ast", "ir", "plan", "py", *native_code.KINDS, *machine_code.KINDS)
+    build.add_argument("--emit", choices=stages, default="py", help="the stage to print; from cpp on, of every kernel")
+    build.add_argument(
+        "--dtype", choices=machine_code.DTYPES, help="of the vectors, for machine code (bf16, on processors f32)"
+    )
     build.add_argument("--dim", type=_size, help="elements of a vector, for machine code (64)")
     build.add_argument(
         "-o",

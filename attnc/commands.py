@@ -166,8 +166,12 @@ def _construct(options: argparse.Namespace, inputs: Inputs, lengths: tuple[int, 
 
 
 def compile(options: argparse.Namespace, inputs: Inputs) -> int:
-    from attnc import machine_code
+    from attnc import machine_code, native_code
 
+    if options.emit in native_code.KINDS:
+        construct, known = _planned(options, inputs), known_targets(options)
+        native_code.emit(construct, options.emit, options.target, known, options.dtype, options.dim, options.output)
+        return CLEAN
     if options.emit in machine_code.KINDS:
         construct = _planned(options, inputs)
         dtype, dim = options.dtype or "bf16", options.dim or 64

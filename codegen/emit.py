@@ -18,6 +18,7 @@ from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
 from attnc.codegen.native.emit_native import NATIVE, NativeGroup, native_group
 from attnc.codegen.plan import Plan
+from attnc.codegen.planner.targets import Cpu
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
 
@@ -45,6 +46,7 @@ class OpGroup(TorchGroup):
     parts: tuple[OpGroup, ...]
     summed: TorchGroup | None
     native: tuple[str, ...]
+    gpu: bool
 
     @property
     def passes(self) -> tuple[OpGroup, ...]:
@@ -60,10 +62,11 @@ def emit(program: Program, plan: Plan) -> str:
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
     natives = [native_group(program, part, naming) for group in program.groups for part in group.passes]
-    groups = [_op_group(program, group, naming, digest) for group in program.groups]
+    gpu = not isinstance(plan.machine, Cpu)  # a processor's module has no GPU kernels
+    groups = [_op_group(program, group, naming, digest, gpu) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
     rows, columns = _eager_tile(passes)
-    by_group = [kernels(program, group, naming) for group in program.groups]
+    by_group = [kernels(program, group, naming) if gpu else () for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     before = prologue(program, naming)
     emits = attention.emits
@@ -82,6 +85,7 @@ def emit(program: Program, plan: Plan) -> str:
         title_line=", ".join(item.normalization.name for item in attention.branches) + " attention, compiled",
         version=VERSION,
         target=plan.target,
+        gpu=gpu,
         hash=digest,
         spec_lines=[line.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') for line in spec.splitlines()],
         public=naming.public,
@@ -109,7 +113,7 @@ def emit(program: Program, plan: Plan) -> str:
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
         helpers=helpers,
-        kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_group],
+        kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_group if gpu],
         ops=[_op(env, t, found) for t, found in zip(groups, by_group, strict=True)],
         result=naming.result if emits else "",
         emits=emits,
@@ -119,7 +123,7 @@ def emit(program: Program, plan: Plan) -> str:
         doc=_doc(program),
         vector_names=[naming.tensor(v.name) for v in attention.vectors],
         input_names=[naming.tensor(x.name) for x in attention.inputs],
-        first_kernel=by_group[0][0].name,
+        first_kernel=by_group[0][0].name if gpu else "None",
         prologue=before.lines,
         tables=tables(program, naming),
         groups=groups,
@@ -157,6 +161,7 @@ def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
             colsum={item.tag: by_name.get(f"{part.prefix}_colsum{item.tag}_kernel") for item in t.maps},
         )
         for part in t.passes
+        if t.gpu
     ]
     return "".join(hosts) + env.get_template("op.py.j2").render(t=t, s=t.parts[0].summed if t.parts else t)
 
@@ -188,7 +193,7 @@ def _dim(dim: object) -> str | int:
     raise AssertionError(f"a declared vector has a named or literal size, not {dim}")
 
 
-def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> OpGroup:
+def _op_group(program: Program, group: Group, naming: Naming, digest: str, gpu: bool) -> OpGroup:
     base = torch_group(program, group, naming)
     attention = program.attention
     derived = {token.name for token in attention.tokens if token.dim is not None}
@@ -244,9 +249,10 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str) -> Op
         tiled=tuple(naming.tensor(name) for name in (*group.queries, group.value)),
         actual=", ".join((*actual, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *sizes)),
         results=tuple(results),
-        parts=tuple(_op_group(program, part, naming, digest) for part in group.parts),
+        parts=tuple(_op_group(program, part, naming, digest, gpu) for part in group.parts),
         summed=torch_group(program, summed(group), naming) if group.partial else None,
         native=NATIVE,
+        gpu=gpu,
     )
 
 

@@ -58,7 +58,7 @@ class _BuildFault(RuntimeError):
 def _library(source: str, *flags: str) -> ctypes.CDLL:
     """The library of a C++ text, from the cache or built now. Raises _NoCompiler; _BuildFault with the compiler's
     words; OSError where there is no room or nothing can be loaded; ValueError for a bad ATTNC_ISA."""
-    command = (*_compiler(), *_COMPILE, *_architecture(_compiler()), *flags)
+    command = _command(*flags)
     name = sha256(repr((source, command, _identity(command), _processor())).encode()).hexdigest()[:32]
     try:
         path = _cache_directory().absolute() / f"{name}.so"
@@ -68,6 +68,12 @@ def _library(source: str, *flags: str) -> ctypes.CDLL:
         return found
     with _alone(path.with_name(f".attnc-{name}.tmp")):
         return _kept(path) or _made(source, command, path)
+
+
+def _command(*flags: str, isa: str | None = None) -> tuple[str, ...]:
+    """How a text is compiled: all but the file and -o. ``isa``: ATTNC_ISA if it is not given."""
+    compiler = _compiler()
+    return (*compiler, *_COMPILE, *_architecture(compiler, isa or os.environ.get("ATTNC_ISA") or "native"), *flags)
 
 
 def _kept(path: Path) -> ctypes.CDLL | None:
@@ -170,10 +176,9 @@ def _compiler() -> tuple[str, ...]:
     )
 
 
-def _architecture(compiler: tuple[str, ...]) -> tuple[str, ...]:
-    """The flags of ATTNC_ISA: native (what this processor has), avx512, avx2 or baseline. ValueError for one that this
-    processor cannot run: it is not built, so it is never run."""
-    asked = os.environ.get("ATTNC_ISA") or "native"
+def _architecture(compiler: tuple[str, ...], asked: str) -> tuple[str, ...]:
+    """The flags of an instruction set: native (what this processor has), avx512, avx2 or baseline. ValueError for one
+    that this processor cannot run: it is not built, so it is never run."""
     if asked not in _ISA:
         raise ValueError(f"attnc: ATTNC_ISA: expected {', '.join(_ISA)}, got {asked!r}")
     name, needed = _ISA[asked]

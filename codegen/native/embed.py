@@ -15,4 +15,4 @@ _LINE = "# --- from here on: printed into generated modules"
 def builder() -> str:
     """What ``dsl/place.py`` and ``build.py`` define, below their imports."""
     texts = (getsource(module) for module in (attnc.dsl.place, build))
-    return "\n\n\n".join(text.partition(_LINE)[2].partition("\n")[2].strip("\n") for text in texts) + "\n"
+    return "\n\n\n".join(text.partition(_LINE)[2].partition("\n")[2].strip("\n") for text in texts)

@@ -450,15 +450,6 @@ def _out_backward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
 <codegen/native/build.py>
 
 
-_ELEMENTS = {"f32": 0, "bf16": 1, "f16": 2, "f64": 3}
-
-
-@cache
-def _native_library(source, d, e, element):
-    """The library for vectors of d and values of e elements. Raises what _library does."""
-    return _library(source, f"-DATTNC_D={d}", f"-DATTNC_E={e}", f"-DATTNC_EL={_ELEMENTS[element]}")
-
-
 @cache
 def _pool(pid):
     """The address of GOMP_parallel in the OpenMP that torch runs on; None where it runs on another. None also in a

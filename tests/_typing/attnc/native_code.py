@@ -1,0 +1,1 @@
+../../../attnc/native_code.py
