@@ -16,6 +16,7 @@ from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
+from attnc.codegen.native.emit_backward import BackGroup, native_backward
 from attnc.codegen.native.emit_native import NATIVE, NativeGroup, native_group
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
@@ -61,7 +62,8 @@ def emit(program: Program, plan: Plan) -> str:
     parts = (spec, repr(attention.params), _params(program), plan.digest)
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
-    natives = [native_group(program, part, naming) for group in program.groups for part in group.passes]
+    every = [part for group in program.groups for part in group.passes]
+    natives = [native_group(program, part, naming) for part in every]
     gpu = not isinstance(plan.machine, Cpu)  # a processor's module has no GPU kernels
     groups = [_op_group(program, group, naming, digest, gpu) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
@@ -108,7 +110,10 @@ def emit(program: Program, plan: Plan) -> str:
         table_tiles=any(not x.drawn for t in passes for x in t.prepass.listings),
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
         builder=builder(),
-        native=[_native(env, t, n) for t, n in zip(passes, natives, strict=True)],
+        native=[
+            _native(env, t, n, native_backward(program, part, naming))
+            for t, n, part in zip(passes, natives, every, strict=True)
+        ],
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
@@ -166,9 +171,12 @@ def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
     return "".join(hosts) + env.get_template("op.py.j2").render(t=t, s=t.parts[0].summed if t.parts else t)
 
 
-def _native(env: Environment, t: OpGroup, n: NativeGroup) -> str:
-    contexts = env.get_template("native/contexts.cpp.j2").render(t=n)
-    return env.get_template("native/native.py.j2").render(t=t, s=t.summed or t, n=n, contexts=contexts)
+def _native(env: Environment, t: OpGroup, n: NativeGroup, back: BackGroup) -> str:
+    """A pass's native forward and backward."""
+    contexts = env.get_template("native/contexts.cpp.j2")
+    forward = env.get_template("native/native.py.j2").render(t=t, s=t.summed or t, n=n, contexts=contexts.render(t=n))
+    texts = contexts.render(t=back.context) + env.get_template("native/gradients.cpp.j2").render(t=back)
+    return forward + env.get_template("native/backward.py.j2").render(t=t, n=back, contexts=texts)
 
 
 def _params(program: Program) -> str:

@@ -14,20 +14,20 @@ from attnc.codegen.emit_triton import stored
 from attnc.codegen.exponent import Exponent, exponent
 from attnc.codegen.kernel import ALL, HEAD, HEADS, ROW, Axes
 from attnc.codegen.kernel_builder import bound_names, host_sizes, vector_dims
-from attnc.codegen.lower import DrawnTable, Group, Map, Program, S, summed
+from attnc.codegen.lower import DrawnTable, G, Group, Map, Program, S, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.print_cpp import CppPrinter, TensorText
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
-from attnc.dsl.ir import Expr, Kind, Load, Side, dependencies, postorder
+from attnc.dsl.ir import Expr, Kind, Load, Side, Symbol, dependencies, postorder
 
-NATIVE = ("forward",)  # what has native code: the rest of backend "native" runs the blocked PyTorch code
+NATIVE = ("forward", "backward", "colsum")
 
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
 
 # Names that the functions around printed statements use.
-_WORDS = ["a", "c", "r", "k", "i", "j", "s", "l", "m", "dot", "keys", "found", "x"]
+_WORDS = ["a", "c", "r", "k", "i", "j", "s", "l", "m", "g", "d_dot", "d_input", "dot", "keys", "found", "x"]
 _POINTERS = {Kind.FLOAT: "real", Kind.INT: "i64", Kind.BOOL: "bool"}
 
 
@@ -119,6 +119,7 @@ class Builder:
             L: "l",
             SHIFT: "m",
             S: "s",
+            G: "g",
             bounds.first: "i0",
             bounds.last: "i1",
             **{build.size(name): f"a.{name}" for name in ("B", "H", "N")},
@@ -129,7 +130,7 @@ class Builder:
             if size not in leaves:
                 leaves[size] = f"a.size_{size.name}"
                 self.sizes[f"size_{size.name}"] = host
-        vectors = [L, SHIFT, S, *(symbol for symbol, _, _ in group.dots)]
+        vectors = [L, SHIFT, S, G, *(symbol for symbol, _, _ in group.dots)]
         self.printer = CppPrinter(leaves, Names(_WORDS), self.tensors, lanes="i", vectors=vectors, levels=_FIELDS)
         self.symbols: dict[Expr, Axes] = dict.fromkeys(vectors, ALL)
         self.symbols |= dict.fromkeys((bounds.first, bounds.last, *span_leaves(group)), ALL)
@@ -184,6 +185,13 @@ def native_group(program: Program, group: Group, naming: Naming) -> NativeGroup:
     forward = summed(group) if group.partial else group
     builder = Builder(program, forward, naming)
     _, dim_of = vector_dims(group, naming)
+    return native_context(builder, tuple(native_map(builder, item, dim_of) for item in forward.maps))
+
+
+def native_context(builder: Builder, maps: tuple[NativeMap, ...]) -> NativeGroup:
+    """What a pass prints beside its maps, once they have been printed."""
+    program, group, naming = builder.program, builder.group, builder.naming
+    _, dim_of = vector_dims(group, naming)
     bounds = group.reach.keys.bounds
     roots, may, must, _ = bound_names(bounds, Side.KEY, builder.printer.names)
     visit_lines = builder.block(roots, vector=False) if roots else ()
@@ -193,7 +201,6 @@ def native_group(program: Program, group: Group, naming: Naming) -> NativeGroup:
     key_live = None
     if group.key_mask != build.TRUE:
         key_live = builder.function(group.key_mask, vector=False)
-    maps = tuple(_map(builder, item, dim_of) for item in forward.maps)
     tensor = naming.tensor
     out = "element" if program.single and not group.partial else "real"
     dims: dict[str, str] = {}
@@ -258,10 +265,15 @@ def _fields(builder: Builder) -> tuple[Field, ...]:
     return tuple(found)
 
 
-def _map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> NativeMap:
-    naming, printer = builder.naming, builder.printer
+def own_dots(group: Group, item: Map) -> list[tuple[Symbol, str, str]]:
+    """The dots of a group that one of its maps uses."""
     used = set(postorder(item.score, item.raw, item.mask, item.weight))
-    dots = [(symbol, query, key) for symbol, query, key in builder.group.dots if symbol in used]
+    return [(symbol, query, key) for symbol, query, key in group.dots if symbol in used]
+
+
+def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> NativeMap:
+    naming, printer = builder.naming, builder.printer
+    dots = own_dots(builder.group, item)
     printer.leaves |= {symbol: f"dot[{place}]" for place, (symbol, _, _) in enumerate(dots)}
     found = Exponent(scale=build.const(1.0), rest=item.score, fused=False)
     if item.exponential:

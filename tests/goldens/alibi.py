@@ -496,6 +496,8 @@ _NATIVE = r"""<codegen/templates/native/threads.cpp.j2>
 """
 _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
+_NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
+"""
 _NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
@@ -515,6 +517,12 @@ def _beyond_32_bits(*tensors):
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _enough(done):
+    """What a C++ function that needs scratch tells of it."""
+    if not done:
+        raise MemoryError("no memory for the rows that threads work on")
 
 
 _out_contexts = r"""
@@ -619,19 +627,19 @@ def _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offse
     acc = _accumulator(v)
     slope = slope.to(acc)
     given = _words(
-q.data_ptr(), q.stride(0), q.stride(1), q.stride(2), 
-k.data_ptr(), k.stride(0), k.stride(1), k.stride(2), 
-v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
-slope.data_ptr(), _stride(slope, 0), slope.shape[0], 
-0 if q_offsets is None else q_offsets.data_ptr(), 
-q_offset, 
-kv_offset, 
-B, 
-H, 
-G, 
-N, 
-M, 
-q.shape[3], 
+        q.data_ptr(), q.stride(0), q.stride(1), q.stride(2),
+        k.data_ptr(), k.stride(0), k.stride(1), k.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        slope.data_ptr(), _stride(slope, 0), slope.shape[0],
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q.shape[3],
     )
     return given, (slope, )
 
@@ -650,6 +658,193 @@ def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_out(given, results, ctypes.byref(team))
     return out, lse
+
+
+_out_backward_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q;
+  Token at_k;
+  Token at_v;
+  Tensor<real, 1> in_slope;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_out;
+  real slope_at;
+  real x_2;
+  real x_3;
+};
+struct Row {  // lanes are queries
+  vi i;
+};
+struct Column {
+  i64 j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_out = real(1.0) / sqrt(to_real(a.size_D));
+  c.slope_at = read(a.in_slope.at + (c.h) * a.in_slope.stride[0], i64(0));
+  c.x_2 = c.slope_at * sqrt(to_real(a.size_D));
+  c.x_3 = real(1.0) / sqrt(to_real(a.size_D));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, vi i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, i64 at) {
+  Column k;
+  k.j = at + a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
+  return true;
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset + i64(1);
+  const i64 must0_hi = i0 - a.kv_offset + i64(1);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_out {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = false;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef element out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_out; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0] - to_real(absolute(r.i - integer(k.j))) * c.x_2;
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return integer(k.j) <= r.i;
+  }
+};
+#define MAPS(F) F(out)
+// whether a query may see some key
+INLINE vb query_live(const Args& a, const Head& c, const Row& r) {
+  return vec_b(true);
+}
+struct Back_out : Map_out {
+  static constexpr int SLOTS = DOTS > 1 ? DOTS : 1;  // of arrays, which are never empty
+  static constexpr int BY_ROW = 1, BY_COLUMN = 0, BY_PAIR = 0;
+  static constexpr bool COLSUM = false;
+  static constexpr bool QUERY_ZEROED = false;
+  INLINE void gradients(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot, vf g, vf* d_dot, vf* d_input) {
+    d_dot[0] = g * c.x_3;
+    d_input[0] = -g * to_real(absolute(r.i - integer(k.j)));
+  }
+};
+""" + _NATIVE_BACKWARD
+
+
+def _out_backward_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
+    G, M = v.shape[1:3]
+    acc = _accumulator(v)
+    slope = slope.to(acc)
+    given = _words(
+        q.data_ptr(), q.stride(0), q.stride(1), q.stride(2),
+        k.data_ptr(), k.stride(0), k.stride(1), k.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        slope.data_ptr(), _stride(slope, 0), slope.shape[0],
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q.shape[3],
+    )
+    return given, (slope, )
+
+
+def _out_backward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
+    """Gradients of everything; one work item: a chunk of one key-value head's keys and all queries that meet it."""
+    acc, device = _accumulator(v), v.device
+    M = v.shape[2]
+    base = _base(q_offset, q_offsets, device)
+    b, h = _grid(B, 0, device), _grid(H, 1, device)
+    cols = _grid(M, 3, device)
+    j = cols + kv_offset
+    d_q = torch.zeros(q.shape, device=device, dtype=acc)
+    d_k = torch.zeros(k.shape, device=device, dtype=acc)
+    d_v = torch.zeros(v.shape, device=device, dtype=acc)
+    d_slope_sum = torch.zeros(slope.shape, device=device, dtype=acc)
+    do = do.to(v.dtype)
+    do = do if do.stride(3) == 1 else do.contiguous()
+    delta = delta.contiguous()
+    lse = lse.contiguous()
+    d_slope_0 = torch.zeros(B, H, N, device=device, dtype=acc)
+    row_start, row_stop = 0, N
+    if B * H * N > 0:
+        wide = _beyond_32_bits(slope, )
+        library = _native(_out_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+        tile = library.tile()
+        given, alive = _out_backward_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, tile)
+        team = _team()
+        results = _words(
+            do.data_ptr(),
+            *do.stride()[:3],
+            lse.data_ptr(),
+            0,
+            delta.data_ptr(),
+            d_q.data_ptr(),
+            d_k.data_ptr(),
+            d_v.data_ptr(),
+            d_slope_0.data_ptr(),
+            0,
+            0,
+            0,
+            row_start,
+            row_stop,
+        )
+        _enough(library.backward_out(given, results, ctypes.byref(team)))
+    rows = _grid(N, 2, device)
+    i = rows + base
+    if needs[3]:
+        _accumulate(d_slope_sum, d_slope_0.unsqueeze(3), h)
+    return (
+        d_q.to(q.dtype),
+        d_k.to(k.dtype),
+        d_v.to(v.dtype),
+        d_slope_sum.to(slope.dtype),
+    )
 
 
 # Triton. Tiles: chosen to run on every GPU from sm_80 on and on gfx942.
@@ -1239,7 +1434,7 @@ def _out_backward(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, 
         q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, do, d_lse, d_total,
     )
-    run = {"eager": _out_backward_eager, "native": _out_backward_eager}.get(backend, _out_backward_triton)
+    run = {"eager": _out_backward_eager, "native": _out_backward_native}.get(backend, _out_backward_triton)
     with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)

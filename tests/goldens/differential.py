@@ -594,6 +594,8 @@ _NATIVE = r"""<codegen/templates/native/threads.cpp.j2>
 """
 _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
+_NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
+"""
 _NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
@@ -613,6 +615,12 @@ def _beyond_32_bits(*tensors):
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
     return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _enough(done):
+    """What a C++ function that needs scratch tells of it."""
+    if not done:
+        raise MemoryError("no memory for the rows that threads work on")
 
 
 _pos_contexts = r"""
@@ -711,18 +719,18 @@ def _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, ti
     G, M = v.shape[1:3]
     acc = _accumulator(v)
     given = _words(
-q1.data_ptr(), q1.stride(0), q1.stride(1), q1.stride(2), 
-k1.data_ptr(), k1.stride(0), k1.stride(1), k1.stride(2), 
-v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
-0 if q_offsets is None else q_offsets.data_ptr(), 
-q_offset, 
-kv_offset, 
-B, 
-H, 
-G, 
-N, 
-M, 
-q1.shape[3], 
+        q1.data_ptr(), q1.stride(0), q1.stride(1), q1.stride(2),
+        k1.data_ptr(), k1.stride(0), k1.stride(1), k1.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q1.shape[3],
     )
     return given, ()
 
@@ -741,6 +749,172 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_pos(given, results, ctypes.byref(team))
     return out, lse
+
+
+_pos_backward_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q1;
+  Token at_k1;
+  Token at_v;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_pos;
+  real x_2;
+};
+struct Row {  // lanes are queries
+  vi i;
+};
+struct Column {
+  i64 j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_pos = real(1.0) / sqrt(to_real(a.size_D));
+  c.x_2 = real(1.0) / sqrt(to_real(a.size_D));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, vi i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, i64 at) {
+  Column k;
+  k.j = at + a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
+  return true;
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset + i64(1);
+  const i64 must0_hi = i0 - a.kv_offset + i64(1);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_pos {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef real out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q1};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k1};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_pos; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0];
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return integer(k.j) <= r.i;
+  }
+};
+#define MAPS(F) F(pos)
+// whether a query may see some key
+INLINE vb query_live(const Args& a, const Head& c, const Row& r) {
+  return vec_b(true);
+}
+struct Back_pos : Map_pos {
+  static constexpr int SLOTS = DOTS > 1 ? DOTS : 1;  // of arrays, which are never empty
+  static constexpr int BY_ROW = 0, BY_COLUMN = 0, BY_PAIR = 0;
+  static constexpr bool COLSUM = false;
+  static constexpr bool QUERY_ZEROED = false;
+  INLINE void gradients(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot, vf g, vf* d_dot, vf* d_input) {
+    d_dot[0] = g * c.x_2;
+  }
+};
+""" + _NATIVE_BACKWARD
+
+
+def _pos_backward_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
+    G, M = v.shape[1:3]
+    acc = _accumulator(v)
+    given = _words(
+        q1.data_ptr(), q1.stride(0), q1.stride(1), q1.stride(2),
+        k1.data_ptr(), k1.stride(0), k1.stride(1), k1.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q1.shape[3],
+    )
+    return given, ()
+
+
+def _pos_backward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
+    """Gradients of everything; one work item: a chunk of one key-value head's keys and all queries that meet it."""
+    acc, device = _accumulator(v), v.device
+    d_q1 = torch.zeros(q1.shape, device=device, dtype=acc)
+    d_k1 = torch.zeros(k1.shape, device=device, dtype=acc)
+    d_v = torch.zeros(v.shape, device=device, dtype=acc)
+    do = do.to(v.dtype)
+    do = do if do.stride(3) == 1 else do.contiguous()
+    delta = delta.contiguous()
+    lse = lse.contiguous()
+    row_start, row_stop = 0, N
+    if B * H * N > 0:
+        wide = _beyond_32_bits()
+        library = _native(_pos_backward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
+        tile = library.tile()
+        given, alive = _pos_backward_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
+        team = _team()
+        results = _words(
+            do.data_ptr(),
+            *do.stride()[:3],
+            lse.data_ptr(),
+            0,
+            delta.data_ptr(),
+            d_q1.data_ptr(),
+            d_k1.data_ptr(),
+            d_v.data_ptr(),
+            0,
+            0,
+            0,
+            row_start,
+            row_stop,
+        )
+        _enough(library.backward_pos(given, results, ctypes.byref(team)))
+    return (
+        d_q1.to(q1.dtype),
+        d_k1.to(k1.dtype),
+        d_v.to(v.dtype),
+    )
 
 
 _neg_contexts = r"""
@@ -839,18 +1013,18 @@ def _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, ti
     G, M = v.shape[1:3]
     acc = _accumulator(v)
     given = _words(
-q2.data_ptr(), q2.stride(0), q2.stride(1), q2.stride(2), 
-k2.data_ptr(), k2.stride(0), k2.stride(1), k2.stride(2), 
-v.data_ptr(), v.stride(0), v.stride(1), v.stride(2), 
-0 if q_offsets is None else q_offsets.data_ptr(), 
-q_offset, 
-kv_offset, 
-B, 
-H, 
-G, 
-N, 
-M, 
-q2.shape[3], 
+        q2.data_ptr(), q2.stride(0), q2.stride(1), q2.stride(2),
+        k2.data_ptr(), k2.stride(0), k2.stride(1), k2.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q2.shape[3],
     )
     return given, ()
 
@@ -869,6 +1043,172 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
         results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
         library.forward_neg(given, results, ctypes.byref(team))
     return out, lse
+
+
+_neg_backward_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q2;
+  Token at_k2;
+  Token at_v;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_neg;
+  real x_2;
+};
+struct Row {  // lanes are queries
+  vi i;
+};
+struct Column {
+  i64 j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_neg = real(1.0) / sqrt(to_real(a.size_D));
+  c.x_2 = real(1.0) / sqrt(to_real(a.size_D));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, vi i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, i64 at) {
+  Column k;
+  k.j = at + a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
+  return true;
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset + i64(1);
+  const i64 must0_hi = i0 - a.kv_offset + i64(1);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_neg {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef real out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q2};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k2};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_neg; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0];
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return integer(k.j) <= r.i;
+  }
+};
+#define MAPS(F) F(neg)
+// whether a query may see some key
+INLINE vb query_live(const Args& a, const Head& c, const Row& r) {
+  return vec_b(true);
+}
+struct Back_neg : Map_neg {
+  static constexpr int SLOTS = DOTS > 1 ? DOTS : 1;  // of arrays, which are never empty
+  static constexpr int BY_ROW = 0, BY_COLUMN = 0, BY_PAIR = 0;
+  static constexpr bool COLSUM = false;
+  static constexpr bool QUERY_ZEROED = false;
+  INLINE void gradients(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot, vf g, vf* d_dot, vf* d_input) {
+    d_dot[0] = g * c.x_2;
+  }
+};
+""" + _NATIVE_BACKWARD
+
+
+def _neg_backward_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
+    """The arguments of the C++ functions: addresses, strides and sizes, 8 bytes each, for tiles of so many
+    queries; and what must stay alive."""
+    G, M = v.shape[1:3]
+    acc = _accumulator(v)
+    given = _words(
+        q2.data_ptr(), q2.stride(0), q2.stride(1), q2.stride(2),
+        k2.data_ptr(), k2.stride(0), k2.stride(1), k2.stride(2),
+        v.data_ptr(), v.stride(0), v.stride(1), v.stride(2),
+        0 if q_offsets is None else q_offsets.data_ptr(),
+        q_offset,
+        kv_offset,
+        B,
+        H,
+        G,
+        N,
+        M,
+        q2.shape[3],
+    )
+    return given, ()
+
+
+def _neg_backward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
+    """Gradients of everything; one work item: a chunk of one key-value head's keys and all queries that meet it."""
+    acc, device = _accumulator(v), v.device
+    d_q2 = torch.zeros(q2.shape, device=device, dtype=acc)
+    d_k2 = torch.zeros(k2.shape, device=device, dtype=acc)
+    d_v = torch.zeros(v.shape, device=device, dtype=acc)
+    do = do.to(v.dtype)
+    do = do if do.stride(3) == 1 else do.contiguous()
+    delta = delta.contiguous()
+    lse = lse.contiguous()
+    row_start, row_stop = 0, N
+    if B * H * N > 0:
+        wide = _beyond_32_bits()
+        library = _native(_neg_backward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
+        tile = library.tile()
+        given, alive = _neg_backward_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
+        team = _team()
+        results = _words(
+            do.data_ptr(),
+            *do.stride()[:3],
+            lse.data_ptr(),
+            0,
+            delta.data_ptr(),
+            d_q2.data_ptr(),
+            d_k2.data_ptr(),
+            d_v.data_ptr(),
+            0,
+            0,
+            0,
+            row_start,
+            row_stop,
+        )
+        _enough(library.backward_neg(given, results, ctypes.byref(team)))
+    return (
+        d_q2.to(q2.dtype),
+        d_k2.to(k2.dtype),
+        d_v.to(v.dtype),
+    )
 
 
 # Triton. Tiles: chosen to run on every GPU from sm_80 on and on gfx942.
@@ -1719,7 +2059,7 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, do, d_lse, d_total,
     )
-    run = {"eager": _pos_backward_eager, "native": _pos_backward_eager}.get(backend, _pos_backward_triton)
+    run = {"eager": _pos_backward_eager, "native": _pos_backward_native}.get(backend, _pos_backward_triton)
     with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
@@ -1885,7 +2225,7 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, do, d_lse, d_total,
     )
-    run = {"eager": _neg_backward_eager, "native": _neg_backward_eager}.get(backend, _neg_backward_triton)
+    run = {"eager": _neg_backward_eager, "native": _neg_backward_native}.get(backend, _neg_backward_triton)
     with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
         gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
