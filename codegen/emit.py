@@ -17,7 +17,7 @@ from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
 from attnc.codegen.native.emit_backward import BackGroup, native_backward
-from attnc.codegen.native.emit_native import NATIVE, NativeGroup, native_group
+from attnc.codegen.native.emit_native import NativeGroup, native_group
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
 from attnc.dsl.ir import Const, Size
@@ -46,7 +46,6 @@ class OpGroup(TorchGroup):
     results: tuple[str, ...]
     parts: tuple[OpGroup, ...]
     summed: TorchGroup | None
-    native: tuple[str, ...]
     gpu: bool
 
     @property
@@ -62,8 +61,6 @@ def emit(program: Program, plan: Plan) -> str:
     parts = (spec, repr(attention.params), _params(program), plan.digest)
     digest = sha256("\n".join(parts).encode()).hexdigest()[:16]
     env = environment()
-    every = [part for group in program.groups for part in group.passes]
-    natives = [native_group(program, part, naming) for part in every]
     gpu = not isinstance(plan.machine, Cpu)  # a processor's module has no GPU kernels
     groups = [_op_group(program, group, naming, digest, gpu) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
@@ -111,8 +108,8 @@ def emit(program: Program, plan: Plan) -> str:
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
         builder=builder(),
         native=[
-            _native(env, t, n, native_backward(program, part, naming))
-            for t, n, part in zip(passes, natives, every, strict=True)
+            _native(env, t, native_group(program, part, naming), native_backward(program, part, naming))
+            for t, part in zip(passes, [part for group in program.groups for part in group.passes], strict=True)
         ],
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         tiles=tuple(plan.fitting),
@@ -259,7 +256,6 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str, gpu: 
         results=tuple(results),
         parts=tuple(_op_group(program, part, naming, digest, gpu) for part in group.parts),
         summed=torch_group(program, summed(group), naming) if group.partial else None,
-        native=NATIVE,
         gpu=gpu,
     )
 

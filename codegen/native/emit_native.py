@@ -21,8 +21,6 @@ from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
 from attnc.dsl.ir import Expr, Kind, Load, Side, Symbol, dependencies, postorder
 
-NATIVE = ("forward", "backward", "colsum")
-
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
 
