@@ -1,4 +1,4 @@
-"""The command line: ``attnc check | fmt | compile | plan | targets | inspect | show | explain | env | clean`` and more.
+"""The command line: ``attnc check | fmt | compile | plan | inspect | show | bench | explain | env | clean`` and more.
 
 Results go to standard output, all else to standard error. Exit status: 0 clean, 1 faults in a spec or a difference
 under ``--check``, 2 a wrong command line or a file that cannot be read or written, 101 a fault in attnc itself.
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attnc import commands, machine_code, native_code
+from attnc import benching, commands, machine_code, native_code
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.version import VERSION
 from attnc.session import CLEAN, FAULTS, INTERNAL, INTERRUPTED, USAGE, Inputs, Refused, io_fault, report
@@ -90,6 +90,11 @@ def _tile(text: str) -> tuple[int, int]:
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"`{text}` is no tile: write 64, or 128x64 (queries x keys)")
     return sides[0], sides[-1]
+
+
+def _lengths(text: str) -> list[int]:
+    """``512,2048``, ascending."""
+    return sorted({_size(item.strip()) for item in text.split(",")})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,6 +175,20 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--tiles", type=_tile, metavar="SIZE", help="its tiles: 64, or 128x64 (queries x keys)")
     show.add_argument("--png", metavar="FILE", help="write a PNG instead")
     show.add_argument("--svg", metavar="FILE", help="write an SVG instead")
+
+    does = "Time a spec beside what PyTorch has, in turns in one process; a table, and a plot over lengths."
+    bench = command("bench", benching.bench, does, one, faults, strict)
+    bench.add_argument("--shape", default="", metavar="H=8,N=2048,D=64", help="sizes of a call: B, H, G, N, M, D, E")
+    bench.add_argument("--lengths", type=_lengths, metavar="512,2048", help="several N, each with as many keys")
+    bench.add_argument("--against", default="sdpa", metavar="sdpa,flex", help=", ".join(benching.CONTENDERS))
+    bench.add_argument("--backend", choices=benching.BACKENDS, default="auto", help="of attnc's own code (auto)")
+    bench.add_argument("--dtype", choices=machine_code.DTYPES, default="f32", help="of the vectors (f32)")
+    bench.add_argument("--backward", action="store_true", help="time the gradients alone")
+    bench.add_argument(
+        "--input", action="append", default=[], metavar="NAME=JSON", help="an input; floats are drawn else"
+    )
+    bench.add_argument("--seconds", type=float, default=1.0, help="at each length (1)")
+    bench.add_argument("--png", metavar="FILE", help="also draw the times over the lengths")
 
     explain = command("explain", commands.explain, "Explain a fault's code, or list all codes.")
     explain.add_argument("code", nargs="?")

@@ -110,7 +110,7 @@ def fmt(options: argparse.Namespace, inputs: Inputs) -> int:
 # --- compile, plan, show ----------------------------------------------------------------------
 
 
-def _literal(text: str) -> Value:
+def literal(text: str) -> Value:
     """A param's value as the language writes it: ``512``, ``0.5``, ``true``, ``[1, 2, 4]``."""
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
@@ -130,7 +130,7 @@ def _scalar(text: str) -> bool | int | float:
     raise Refused(f"--param: `{text}` is no number, true, false or list of them")
 
 
-def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+def assigned(items: Sequence[str], option: str) -> dict[str, str]:
     """``["w=512", "s=0"]`` as a dict of texts."""
     found: dict[str, str] = {}
     for item in items:
@@ -143,7 +143,7 @@ def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def _construct(options: argparse.Namespace, inputs: Inputs, lengths: tuple[int, int] | None = None) -> Construct:
+def construct_of(options: argparse.Namespace, inputs: Inputs, lengths: tuple[int, int] | None = None) -> Construct:
     """The one construct that the file, ``--name`` and ``--param`` ask for; warnings go to standard error, with those
     that hold at the ``lengths`` of a call."""
     from attnc.codegen.lint import lint
@@ -154,7 +154,7 @@ def _construct(options: argparse.Namespace, inputs: Inputs, lengths: tuple[int, 
 
     source = inputs.source(options.file)
     checked = check(parse(source))
-    params = {name: _literal(value) for name, value in _pairs(options.param, "--param").items()}
+    params = {name: literal(value) for name, value in assigned(options.param, "--param").items()}
     construct = choose(source, checked.constructs, options.name)
     bound = specialize(construct, params)
     warnings = denied((*checked.warnings, *lint(construct, bound, lengths)), options)
@@ -200,7 +200,7 @@ def _stage(options: argparse.Namespace, inputs: Inputs) -> str:
     if options.emit == "ir":
         from attnc.dsl.print_ir import print_ir
 
-        return print_ir(_construct(options, inputs))
+        return print_ir(construct_of(options, inputs))
     from attnc.codegen import pipeline
 
     construct, known = _planned(options, inputs), known_targets(options)
@@ -236,17 +236,17 @@ def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
         known_targets(options).find(options.target)
     except TargetError as error:
         raise Refused(f"--target: {error}") from error
-    return _construct(options, inputs, lengths(options))
+    return construct_of(options, inputs, lengths(options))
 
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:
     from attnc.dsl.ir import Attention
 
     keys = options.m if options.m is not None else options.n
-    construct = _construct(options, inputs, (options.n, keys))
+    construct = construct_of(options, inputs, (options.n, keys))
     if not isinstance(construct, Attention):
         raise Refused(f"`{construct.name}` is a recurrence: it has no mask")
-    values = {name: _json(value) for name, value in _pairs(options.input, "--input").items()}
+    values = {name: as_json(value) for name, value in assigned(options.input, "--input").items()}
     _mask_inputs(construct, values)
     try:
         import torch
@@ -289,7 +289,7 @@ def _mask_inputs(construct: Attention, values: Mapping[str, object]) -> None:
             raise Refused(f"the mask reads the input `{node.tensor}`: give --input '{node.tensor}=[...]'")
 
 
-def _json(text: str) -> object:
+def as_json(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:

@@ -58,11 +58,11 @@ def planned(construct: Construct, options: argparse.Namespace, known: Targets) -
 def lengths(options: argparse.Namespace) -> tuple[int, int] | None:
     """N and M of ``--shape``, where a command has it and it says them."""
     given = getattr(options, "shape", None)
-    sizes = _sizes(given) if given is not None else {}
+    sizes = named_sizes(given) if given is not None else {}
     return (sizes["N"], sizes.get("M", sizes["N"])) if "N" in sizes else None
 
 
-def _sizes(given: str) -> dict[str, int]:
+def named_sizes(given: str) -> dict[str, int]:
     """``N=16384,D=128``: the sizes by name."""
     sizes: dict[str, int] = {}
     for item in given.split(","):
@@ -81,7 +81,7 @@ def _shape(given: str, program: Any) -> Shape:
     """``B=1,H=32,G=8,N=16384,D=128``: B is 1, G is H, M is N and E is D where they are not given."""
     from attnc.codegen.planner.report import Shape, sizes_of
 
-    sizes = _sizes(given)
+    sizes = named_sizes(given)
     for name, fixed in sizes_of(program).items():
         if sizes.setdefault(name, fixed) != fixed:
             raise Refused(f"--shape: {name} is {fixed} in the spec, not {sizes[name]}")

@@ -85,9 +85,13 @@ def make_vectors(op: Op, sizes: Mapping[str, int], dtype: torch.dtype, seed: int
 
 
 def make_inputs(construct: Attention, sizes: Mapping[str, int], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A call's inputs: as given, floats else drawn. ValueError for others that are not given, or a size not known."""
+    """A call's inputs: as given, floats else drawn. ValueError for a name that is no input, for another that is not
+    given, and for a size that is not known."""
     generator = torch.Generator().manual_seed(1)
     made = dict(given)
+    for name in made:
+        if name not in {item.name for item in construct.inputs}:
+            raise ValueError(f"`{construct.name}` has no input `{name}`")
     for item in construct.inputs:
         if item.name in made:
             continue
@@ -110,14 +114,17 @@ def contend(
     inputs: Mapping[str, Any],
     backward: bool = False,
     seconds: float = 2.0,
+    told: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Cell]:
     """Time the contenders ``names`` at one call: backends of the op, ``sdpa``, ``flex``. The first is ours: the others'
-    results are compared with its, and without it none is timed. ``backward``: the gradients of all vectors alone."""
+    results are compared with its, and without it none is timed. ``backward``: the gradients of all vectors alone.
+    ``told`` hears who is prepared, and when ``all`` are timed."""
     vectors = {name: x.requires_grad_(backward) for name, x in make_vectors(op, sizes, dtype).items()}
     calls: dict[str, Call] = {}
     cells: dict[str, Cell] = {}
     results: dict[str, Tensor] = {}
     for name in names:
+        told(name)
         try:
             forward = _forward(op, name, vectors, inputs)
             result = forward()
@@ -129,6 +136,7 @@ def contend(
             cells[name] = Cell(why=str(error).strip().splitlines()[0])
         if names[0] in cells:
             return {name: cells.get(name, Cell(why=f"not timed without {names[0]}")) for name in names}
+    told("all")
     with torch.set_grad_enabled(backward):
         times = interleave(calls, seconds) if calls else {}
     for name, found in times.items():
