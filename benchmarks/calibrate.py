@@ -46,7 +46,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "codegen" / "data" / "calibration.json"
 ASSEMBLED = ("sm_80", "sm_90", "sm_100")  # whose registers are asked; gfx942's cost 10 s a kernel, sm_75's a minute
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100", "sm_89", GENERIC, "gfx942", "sm_75")
-Key = tuple[str, str, str, int, int, int, int, int]
+Key = tuple[str | int, ...]
+"""Architecture, pass, dtype, dim, rows that stay and that move, warps, stages; most registers, where limited."""
 Report = tuple[int, int, int | None, int | None, int | None]
 
 
@@ -76,7 +77,7 @@ def signature(tile: Tile, dtype: str, dim: int) -> Signature:
     """The causal kernel of a pass with this tile."""
     found = next(item for item in signatures(program(), plan(program(), "sm_90"), dtype, dim) if item.step == tile.step)
     constants = {**found.constants, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
-    return replace(found, constants=constants, warps=tile.warps, stages=tile.stages)
+    return replace(found, constants=constants, warps=tile.warps, stages=tile.stages, registers=tile.registers)
 
 
 def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -145,7 +146,10 @@ def assembled(tile: Tile, dtype: str, dim: int, architecture: str) -> Report:
     import triton
 
     source, target, _, _ = stages(tile, dtype, dim, architecture)
-    made = triton.compile(source, target=target, options={"num_warps": tile.warps, "num_stages": tile.stages})
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    if tile.registers:
+        options["maxnreg"] = tile.registers
+    made = triton.compile(source, target=target, options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
@@ -179,7 +183,7 @@ class Table:
 
     def __init__(self) -> None:
         kernels = json.loads(FILE.read_text(encoding="utf-8"))["kernels"]
-        self.rows: dict[Key, Report] = {tuple(row[:8]): tuple(row[8:]) for row in kernels}
+        self.rows: dict[Key, Report] = {tuple(row[:-5]): tuple(row[-5:]) for row in kernels}
 
     def write(self) -> None:
         import triton
@@ -195,7 +199,7 @@ class Table:
 
 
 def key_of(architecture: str, tile: Tile, dtype: str, dim: int) -> Key:
-    return (architecture, tile.step, dtype, dim, tile.held, tile.moved, tile.warps, tile.stages)
+    return (architecture, tile.step, dtype, dim, *tile[1:5], *([tile.registers] if tile.registers else []))
 
 
 def chosen(

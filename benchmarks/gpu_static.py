@@ -25,10 +25,13 @@ from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)  # kernels are compiled here, before anything imports triton
 
+from attnc.codegen.lower import lower
 from attnc.codegen.pipeline import compile as module_text
+from attnc.codegen.plan import plan
 from attnc.codegen.planner.targets import Gpu, targets
+from attnc.codegen.planner.work import PASSES as PASS_NAMES
 from attnc.codegen.planner.work import Pass
-from attnc.dsl.frontend import compile_text
+from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.ir import Construct
 from attnc.dsl.source import Source
 from attnc.dsl.version import VERSION
@@ -93,11 +96,21 @@ def construct(name: str, text: str) -> Construct:
     return compile_text(Source(name=name, text=text), {})
 
 
+def kernels(spec: Construct, target: str, step: Pass) -> str:
+    """The text of a pass's kernels, of the functions that they may call and of the constants beside them."""
+    parts = module_text(spec, target).split("\n\n\n")
+    others = tuple(f"_{other}_kernel(" for other in PASS_NAMES if other != step)
+    taken = [part for part in parts if "@triton.jit" in part or " = tl.constexpr(" in part]
+    return "\n".join(part for part in taken if not any(other in part for other in others))
+
+
 def facts(spec: Construct, target: str, dim: int, step: Pass, compiling: bool = True) -> tuple[KernelFacts, ...]:
-    """What ``inspect`` says, or said when the emitted text and the reader were the same; LookupError where it never did
-    and is not to be asked."""
+    """What ``inspect`` says, or said when kernels, tile and reader were the same; LookupError where it never did and is
+    not to be asked."""
     reader = "".join(path.read_text() for path in sorted(Path(str(machine.__file__)).parent.glob("*.py")))
-    parts = (module_text(spec, target), reader, version("triton"), target, str(dim), step)
+    choice = plan(lower(compilable(spec)), target).row(step, "bf16", dim).choice
+    tile = tuple(choice.tile) if choice is not None else None
+    parts = (kernels(spec, target, step), tile, reader, version("triton"), target, str(dim), step)
     path = KEPT / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.pickle"
     if path.exists():
         found: tuple[KernelFacts, ...] = pickle.loads(path.read_bytes())

@@ -18,7 +18,7 @@ import pickle
 from collections.abc import Iterator
 from importlib.metadata import version
 
-from gpu_static import KEPT, SPECS, Gpu, clocks, construct, inspect, module_text, targets  # first: it imports no triton
+from gpu_static import KEPT, SPECS, Gpu, clocks, construct, inspect, kernels, targets  # first: it imports no triton
 
 from attnc.codegen.lower import lower
 from attnc.codegen.planner import cost, search
@@ -36,7 +36,7 @@ def parsed(step: Pass, text: str) -> Tile:
 
 def facts(spec: Construct, target: str, dim: int, tile: Tile) -> KernelFacts:
     """One kernel's, read or kept."""
-    parts = ("sweep", module_text(spec, target), version("triton"), target, dim, tuple(tile))
+    parts = ("sweep", kernels(spec, target, tile.step), version("triton"), target, dim, tuple(tile))
     path = KEPT / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.pickle"
     if path.exists():
         found: KernelFacts = pickle.loads(path.read_bytes())

@@ -86,4 +86,5 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
         acc=TYPES[acc],
         warps=tile.warps,
         stages=tile.stages,
+        registers=tile.registers,
     )

@@ -62,9 +62,10 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     if work.wide:  # weights that are no exponentials are multiplied in float32
         narrow = work.dots / work.products
         products *= narrow + (1 - narrow) * max(1.0, gpu.tensor[dtype] / gpu.tensor["f32"])
-    special = pairs * work.special / gpu.special
+    hardware = size == 2 and gpu.warp == 32  # tanh.approx, which kernels for 16-bit vectors take
+    special = pairs * (work.special + work.tanh * (1 if hardware else 2)) / gpu.special
     rescaled = work.totals * tile.held * dim if work.step == "forward" and not work.wide else 0
-    fp32 = (pairs * work.vector + rescaled) / gpu.fp32
+    fp32 = (pairs * (work.vector + (0 if hardware else 8 * work.tanh)) + rescaled) / gpu.fp32
     integer = pairs * (work.integer + 0.5 * work.maps + (work.mask if partial else 0)) / gpu.integer
     crossed = 2 * pairs * size if crossing else 0
     shared = (_shared_bytes(work, tile, vector, kind, crossing) + crossed) / gpu.shared_bandwidth
@@ -76,7 +77,10 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     contexts = float(max(1, blocks)) if kind == "tcgen05" else max(1.0, tile.warps / 4 * blocks)
     busiest = max(products, special, fp32, integer, shared, issue, memory, columns)
     # Operands are read while a product runs; what is beyond it is not hidden by it.
-    alone = products + special + fp32 + integer + columns + max(0.0, shared - products)
+    chain = (products, special, fp32, integer, columns)
+    # A warp with rows for two instructions has two chains, and fills the gaps of one with the other (read of bf16).
+    chains = max(1.0, tile.held / (16 * tile.warps)) if kind == "mma" and size == 2 and not crossing else 1.0
+    alone = max(chain) + (sum(chain) - max(chain)) / chains + max(0.0, shared - products)
     alone += LOOP + (CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products))
     ahead = tile.stages - (1.5 if kind in ("mma", "mfma") else 1.0)
     alone += max(0.0, MEMORY - ahead * alone)
@@ -93,9 +97,13 @@ def overhead(work: Work, tile: Tile, dtype: str, dim: int, blocks: int) -> float
     return BLOCK / max(1, blocks) + tile.held * dim * (work.held * size + 2 * work.totals * size) / L2
 
 
-def price(work: Work, tile: Tile, dtype: str, dim: int, cost: Clocks, blocks: int, length: int = LENGTH) -> float:
-    """Clocks of an SM for a pair, a block's beginning and end spread over its tiles: what candidates are ranked by."""
-    return (cost.tile + overhead(work, tile, dtype, dim, blocks) * tile.moved / length) / (tile.held * tile.moved)
+def price(
+    work: Work, tile: Tile, dtype: str, dim: int, cost: Clocks, blocks: int, stack: int = 0, length: int = LENGTH
+) -> float:
+    """Clocks of an SM for a pair, a block's beginning and end spread over its tiles: what candidates are ranked by.
+    ``stack``: bytes that a thread spills outside its loops, written and read once a block, 32 a clock."""
+    once = overhead(work, tile, dtype, dim, blocks) + 2 * stack * tile.warps * 32 / L2
+    return (cost.tile + once * tile.moved / length) / (tile.held * tile.moved)
 
 
 def _shared_bytes(work: Work, tile: Tile, vector: int, kind: str, crossing: bool) -> float:

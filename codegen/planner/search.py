@@ -20,7 +20,6 @@ SHAPES = (
     (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4),
     (128, 16, 8), (64, 16, 4), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 1),
 )  # fmt: skip
-SPILLING = 1.5  # of the clocks: what a kernel without spills may cost more than one that spills outside its loops
 DOUBT = 64  # registers a thread, by which the estimate may be too high
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
@@ -76,9 +75,20 @@ def alike(architecture: str) -> str:
 
 
 def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
-    """What the calibration says of a tile."""
-    _, held, moved, warps, stages, _ = tile
-    return calibration().get((alike(gpu.architecture), tile.step, dtype, dim, held, moved, warps, stages))
+    """What the calibration says of a tile. A limit of registers that the kernel keeps to anyway changes nothing."""
+    key = (alike(gpu.architecture), tile.step, dtype, dim, *tile[1:5])
+    if tile.registers and (seen := calibration().get((*key, tile.registers))):
+        return seen
+    seen = calibration().get(key)
+    within = seen is None or not tile.registers or (seen.registers or 0) <= tile.registers
+    return seen if within else None
+
+
+def limited(tile: Tile, blocks: int, gpu: Gpu) -> Tile:
+    """The tile with its registers limited so that an SM holds ``blocks``; as it is where that limits nothing, and on
+    AMD's GPUs, whose compiler takes no limit."""
+    most = gpu.registers // (max(1, blocks) * tile.warps * gpu.warp) // 8 * 8
+    return tile._replace(registers=most) if gpu.warp == 32 and most < gpu.registers_thread else tile
 
 
 def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
@@ -103,8 +113,7 @@ def outside(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
 
 def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Iterator[Tile]:
     """Tiles refused for registers by the estimate alone, that would be cheaper than the one taken: worth compiling."""
-    limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks)
-    limit *= SPILLING if taken.spill else 1.0
+    limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks, taken.spill or 0)
     for refusal in taken.refused:
         tile = refusal.tile
         if refusal.spill is not None and refusal.spill <= 4 * DOUBT and measured(tile, dtype, dim, gpu) is None:
@@ -112,6 +121,13 @@ def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Itera
             cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
             if price(work, tile, dtype, dim, cost, found.blocks) < limit:
                 yield tile
+    for tile in (taken.tile, *taken.next_best):
+        found = occupied(work, tile, dtype, dim, gpu)
+        more = limited(tile, found.blocks + 1, gpu)
+        if found.limits == "registers" and found.registers_thread - more.registers <= DOUBT:
+            cost = clocks(work, more, dtype, dim, gpu, found.blocks + 1)
+            if price(work, more, dtype, dim, cost, found.blocks + 1) < limit:
+                yield more
 
 
 def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
@@ -150,6 +166,15 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     that fit spill, the one that spills least; None where none fits."""
     ranked: list[tuple[float, int, Tile, Budget, Clocks]] = []
     refused: list[Refusal] = []
+
+    def rank(tile: Tile, found: Budget) -> int:
+        """Among the candidates; its stack."""
+        stack = outside(tile, dtype, dim, gpu)
+        cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
+        value = price(work, tile, dtype, dim, cost, found.blocks, stack) if _priced(dtype, dim) else 0.0
+        ranked.append((value, len(ranked), tile, found, cost))
+        return stack
+
     for held, moved, warps in shapes(dtype, dim, gpu):
         most = -1
         for count in stages(dtype, dim, gpu):
@@ -161,11 +186,11 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
             if reason is not None:
                 refused.append(reason)
             elif found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
-                spills = outside(tile, dtype, dim, gpu) > 0
-                cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
-                rank = price(work, tile, dtype, dim, cost, found.blocks) if _priced(dtype, dim) else 0.0
-                ranked.append((rank * SPILLING if spills else rank, len(ranked), tile, found, cost))
-                most = -1 if spills else found.blocks
+                most = -1 if rank(tile, found) else found.blocks
+                more = limited(tile, found.blocks + 1, gpu)  # fewer registers pay where they were compiled, and held
+                seen = measured(more, dtype, dim, gpu) if more.registers and len(members) == 1 and work.plain else None
+                if found.limits == "registers" and seen is not None and seen.hot == 0:
+                    rank(more, occupied(work, more, dtype, dim, gpu))
             if found.limits != "shared memory" and most > 0:
                 break
         if ranked and not _priced(dtype, dim):
@@ -174,6 +199,8 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     for place, (_, _, tile, found, cost) in enumerate(ranked):
         reason = _elsewhere(work, tile, dtype, dim, gpu, members)
         if reason is None:
+            if len(members) == 1 and work.plain and measured(tile, dtype, dim, gpu):  # the blocks counted on, for all
+                tile = limited(tile, found.blocks, gpu)
             return Choice(
                 tile=tile,
                 dtype=dtype,

@@ -11,7 +11,8 @@ ITEMSIZE = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 
 class Tile(NamedTuple):
     """``held`` rows stay in the block (queries; keys in the pass by keys), ``moved`` rows of the other axis stream
-    through it. ``stages``: Triton's num_stages. A tuple, for the planner makes thousands."""
+    through it. ``stages``: Triton's num_stages; ``registers``: the most that the compiler may give a thread, so that an
+    SM holds as many blocks as planned, 0 for any. A tuple, for the planner makes thousands."""
 
     step: Pass
     held: int
@@ -29,12 +30,13 @@ class Tile(NamedTuple):
         return self.held if self.step == "key" else self.moved
 
     @property
-    def entry(self) -> tuple[int, int, int, int]:
+    def entry(self) -> tuple[int, int, int, int, int]:
         """A row of a module's table."""
-        return self.block_m, self.block_n, self.warps, self.stages
+        return self.block_m, self.block_n, self.warps, self.stages, self.registers
 
     def __str__(self) -> str:
-        return f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages"
+        limit = f", at most {self.registers} registers" if self.registers else ""
+        return f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages{limit}"
 
 
 def padded(dim: int) -> int:

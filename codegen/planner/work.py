@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from attnc.codegen.exponent import exponent, pulled, regrouped
 from attnc.codegen.lower import Group, Program
 from attnc.dsl.ir import (
     Apply,
@@ -30,11 +31,11 @@ PASSES: tuple[Pass, ...] = ("forward", "query", "key")
 
 # Instructions on the special-function unit that an operation takes, beside its ordinary ones.
 _SPECIAL = {
-    Fn.EXP: 1, Fn.EXP2: 1, Fn.EXPM1: 2, Fn.LOG: 1, Fn.LOG1P: 2, Fn.SQRT: 1, Fn.RSQRT: 1, Fn.DIV: 1, Fn.TANH: 2,
+    Fn.EXP: 1, Fn.EXP2: 1, Fn.EXPM1: 2, Fn.LOG: 1, Fn.LOG1P: 2, Fn.SQRT: 1, Fn.RSQRT: 1, Fn.DIV: 1,
     Fn.SIGMOID: 2, Fn.ELU: 3, Fn.SOFTPLUS: 4, Fn.POW: 2, Fn.SIN: 1, Fn.COS: 1, Fn.ERF: 1,
 }  # fmt: skip
 _VECTOR = {
-    Fn.TANH: 8, Fn.SIGMOID: 3, Fn.ELU: 8, Fn.SOFTPLUS: 8, Fn.POW: 12, Fn.EXPM1: 6, Fn.LOG1P: 6, Fn.ERF: 12, Fn.DIV: 2,
+    Fn.SIGMOID: 3, Fn.ELU: 8, Fn.SOFTPLUS: 8, Fn.POW: 12, Fn.EXPM1: 6, Fn.LOG1P: 6, Fn.ERF: 12, Fn.DIV: 2,
     Fn.SIN: 8, Fn.COS: 8, Fn.CLAMP: 2,
 }  # fmt: skip
 
@@ -49,8 +50,8 @@ class Work:
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
     pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32; ``streamed``,
     ``gathered`` and ``paired``: bytes of inputs that a row of the moved axis, of the held axis, and a pair reads.
-    The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``integer`` ones, and ``mask`` ones that a
-    partial tile adds."""
+    The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
+    ``integer`` ones, and ``mask`` ones that a partial tile adds."""
 
     step: Pass
     queries: int
@@ -70,6 +71,7 @@ class Work:
     paired: int
     vector: float
     special: float
+    tanh: float
     integer: float
     mask: float
 
@@ -89,17 +91,21 @@ def work(program: Program, step: Pass) -> Work:
 
 def of_group(program: Program, group: Group, step: Pass) -> Work:
     """One group's work in one pass."""
-    scores = [item.score if item.exponential else item.weight for item in group.maps]
+    # A uniform scale of scores is folded into the exponent, one of gradients is multiplied after the loop.
+    scores = [exponent(item.score).rest if item.exponential else item.weight for item in group.maps]
     masks = [item.mask for item in group.maps]
     gradients = [
-        part for item in group.maps for part in item.dot_gradients if part != Const(kind=Kind.FLOAT, value=0.0)
+        pulled(regrouped(part), frozenset())[0]
+        for item in group.maps
+        for part in item.dot_gradients
+        if part != Const(kind=Kind.FLOAT, value=0.0)
     ]
     score = _count(scores)
     backward = _count([*scores, *gradients]) if step != "forward" else score
     maps = len(group.maps)
     exponential = sum(item.exponential for item in group.maps)
-    # Online softmax: max, subtract, sum; the backward: subtract, subtract, multiply.
-    vector = (3 if step == "forward" else 4) * maps + backward.vector
+    # Online softmax: subtract and sum, the maximum is an integer unit's; the backward: subtract, subtract, multiply.
+    vector = (2 if step == "forward" else 3) * maps + backward.vector
     reads = _reads(program, group)
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
@@ -122,6 +128,7 @@ def of_group(program: Program, group: Group, step: Pass) -> Work:
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
         special=exponential + backward.special,
+        tanh=backward.tanh,
         integer=1.0 * maps + backward.integer,
         mask=2 * maps + _count(masks).integer,
     )
@@ -141,13 +148,14 @@ def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
 class _Counts:
     vector: float
     special: float
+    tanh: float
     integer: float
 
 
 def _count(roots: Iterable[Expr]) -> _Counts:
     """Operations that every pair takes: those that vary with i and with j."""
     varies: dict[Expr, int] = {}
-    vector = special = integer = 0.0
+    vector = special = tanh = integer = 0.0
     for node in postorder(*roots):
         match node:
             case Index(axis="i"):
@@ -170,9 +178,11 @@ def _count(roots: Iterable[Expr]) -> _Counts:
             continue
         if isinstance(node, Load):
             integer += 2
+        elif node.fn is Fn.TANH:
+            tanh += 1
         elif node.kind is Kind.FLOAT:
             vector += _VECTOR.get(node.fn, 1)
             special += _SPECIAL.get(node.fn, 0)
         else:
             integer += 4 if node.fn in (Fn.FLOORDIV, Fn.MOD) else 1
-    return _Counts(vector=vector, special=special, integer=integer)
+    return _Counts(vector=vector, special=special, tanh=tanh, integer=integer)

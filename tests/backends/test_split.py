@@ -61,8 +61,7 @@ def test_a_plan_says_how_many_share_the_keys(mask: str, rows: int, monkeypatch: 
     sizes = SIZES | {"N": rows}
     op(*make(op, sizes).prepared(torch.float32).vectors.values(), backend="interpret")
     (group,) = lower(op.construct).groups
-    block_m, block_n, warps, stages = module["_TILES"]["forward", 16, 4]
-    tile = Tile("forward", block_m, block_n, warps, stages)
+    tile = Tile("forward", *module["_TILES"]["forward", 16, 4])
     found = launches(group, tile, sizes["B"] * sizes["H"], (rows, sizes["M"]), 64)
     assert [(item.programs, item.splits) for item in found] == [
         (programs * shared, shared) for programs, shared in zip(asked, taken, strict=True)
