@@ -19,11 +19,11 @@ KERNEL_WORDS = (
     "at_row at_col l_safe rescale lag shift l m divisor lse u inverse delta dp do g_ij out colsum total entropy "
     "q_offset q_offsets kv_offset B H G N M D E ACC PER_BATCH BLOCK_M BLOCK_N LOG2E full_tiles partial_tiles "
     "row_start row_stop full base o d_out call sizes vectors inputs backend device end first blocks stop run strip "
-    "block_m block_n warps stages registers by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
+    "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
     "spans listed listed_first first_listed listed_from at_first at_span at_listed "
     "residue residues length classes passes found share arguments PAIRS pairs at_pair needs totals w_log_w "
     "log2_p scale scale_log2 LN2 TANH_APPROX offs_m offs_n last zero "
-    "split splits SPLITS ctypes given wide alive library team results "
+    "split splits SPLITS registers ctypes given wide alive library team results "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()

@@ -244,7 +244,7 @@ def test_a_stack_is_priced_by_its_bytes() -> None:
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "h100", "generic", "gfx942", "sm_75"])
 def test_registers_are_limited_to_what_the_blocks_leave(target: str) -> None:
-    """Where a limit is passed, as many blocks fit as were counted on; AMD's compiler and a family's kernels get none."""
+    """Where a limit is passed, as many blocks fit as were counted on; AMD's GPUs and a family get none."""
     found = plan(CAUSAL, target)
     limited = [(row, row.choice) for row in found.rows if row.choice is not None and row.choice.tile.registers]
     assert bool(limited) == (target in ("sm_90", "h100"))
