@@ -460,10 +460,13 @@ def _team():
     return _Team(_pool(os.getpid()), torch.get_num_threads())
 
 
-@torch.compiler.assume_constant_result
 def _native_or_eager():
     """What backend "auto" takes for CPU tensors: native code, without a compiler eager, which is said once."""
     return _native_or_eager_once()
+
+
+# What torch.compiler.assume_constant_result does, which would import Dynamo, a second's work, into every process.
+_native_or_eager._dynamo_marked_constant = True
 
 
 @cache
@@ -919,7 +922,7 @@ def _limit(registers):
 def _backend(name, device, kernel):
     """The backend that a call runs on; ValueError or RuntimeError where it cannot."""
     if name == "auto":
-        return "triton" if device.type == "cuda" else "eager"
+        return "triton" if device.type == "cuda" else _native_or_eager() if device.type == "cpu" else "eager"
     if name == "ttir":
         raise RuntimeError("sinks: backend 'ttir' is not in this module: attnc.load gives an op that has it")
     if name not in ("triton", "interpret", "native", "eager"):
