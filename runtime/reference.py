@@ -57,17 +57,31 @@ def reference(
 
     ``dtype`` None: computed in float32 (float64 for float64 vectors) and stored in the vectors' dtype; else
     computed and stored in ``dtype``. ``check``: an index outside its axis in a live pair raises IndexError."""
-    first = next(iter(vectors.values()))
-    stored = first.dtype if dtype is None else dtype
-    computed = dtype or (torch.float64 if first.dtype is torch.float64 else torch.float32)
-    with torch.autocast(first.device.type, enabled=False):
-        call = _bind(construct, vectors, inputs, q_offset, kv_offset, computed, first.device, check)
-        maps = {branch.name: _map(branch, call) for branch in construct.branches}
-        out = _output(construct.output, maps, call).to(stored)
+    maps, out = branches(construct, vectors, inputs, q_offset=q_offset, kv_offset=kv_offset, dtype=dtype, check=check)
+    out = out.to(next(iter(vectors.values())).dtype if dtype is None else dtype)
     if not construct.emits:
         return out
     emitted = [getattr(maps[emit.branch], emit.what) for emit in construct.emits]
     return result_type(construct.name, ("out", *(emit.name for emit in construct.emits)))(out, *emitted)
+
+
+def branches(
+    construct: Attention,
+    vectors: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor | int | float | bool],
+    *,
+    q_offset: int | Tensor | None = None,
+    kv_offset: int = 0,
+    dtype: torch.dtype | None = None,
+    check: bool = False,
+) -> tuple[dict[str, MapResult], Tensor]:
+    """Every branch's output and statistics, and the op's output, in the dtype that they are computed in."""
+    first = next(iter(vectors.values()))
+    computed = dtype or (torch.float64 if first.dtype is torch.float64 else torch.float32)
+    with torch.autocast(first.device.type, enabled=False):
+        call = _bind(construct, vectors, inputs, q_offset, kv_offset, computed, first.device, check)
+        maps = {branch.name: _map(branch, call) for branch in construct.branches}
+        return maps, _output(construct.output, maps, call)
 
 
 @cache
@@ -165,7 +179,7 @@ def _per_head(x: Tensor, heads: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MapResult:
+class MapResult:
     """A branch's output and statistics: [B, H, N, E], [B, H, N] each, colsum [B, H, keys]."""
 
     out: Tensor
@@ -354,7 +368,7 @@ def _exponent(weight: Expr) -> tuple[Expr, float] | None:
             return None
 
 
-def _map(branch: Branch, call: _Call) -> _MapResult:
+def _map(branch: Branch, call: _Call) -> MapResult:
     scope = call.scope
     live = _mask(branch, scope, call.B, call.H, call.N).expand(call.B, call.H, call.N, -1)
     pairs = Pairs.of(live)
@@ -387,7 +401,7 @@ def _map(branch: Branch, call: _Call) -> _MapResult:
     factor = torch.exp(torch.where(dead, 0, top - scale)) / mantissa
     summed = pairs.sum(weight, call.by_query_head(branch.value))
     after = (weight * pairs.select_rows(factor)).detach()
-    return _MapResult(
+    return MapResult(
         out=torch.where(dead.unsqueeze(-1), 0, summed * factor.unsqueeze(-1)),
         lse=torch.where(dead, -torch.inf, torch.log(mantissa) + scale),
         total=torch.where(dead, 0, total * torch.exp(top)),
@@ -397,7 +411,7 @@ def _map(branch: Branch, call: _Call) -> _MapResult:
     )
 
 
-def _output(output: Expr, maps: Mapping[str, _MapResult], call: _Call) -> Tensor:
+def _output(output: Expr, maps: Mapping[str, MapResult], call: _Call) -> Tensor:
     """Branches combined: [B, H, N, E]."""
     known: dict[Expr, Tensor] = {
         node: maps[node.name].out for node in postorder(output) if isinstance(node, Symbol) and node.name in maps

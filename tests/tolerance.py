@@ -10,6 +10,9 @@ where scale is the largest |expected| of the tensor, or the size of the terms th
 rounded to ``dtype`` before matrix products, each by u relative, and the result once more; their errors are
 independent, so a weighted mean of them does not grow with length. The second: n roundings of a running sum grow as
 sqrt(n) (Higham and Mary, 2019), elementary functions add a few more, and a backward pass chains a few such sums.
+
+Below the smallest normal number errors are absolute. Each of ``length`` terms loses up to the smallest number of
+``dtype`` that way, and in the accumulation up to the smallest normal one, as hardware may take what is smaller for 0.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ def tolerance(expected: Tensor, *, dtype: torch.dtype, length: int, terms: float
     finite = magnitude[magnitude.isfinite()]
     scale = max(float(finite.max()) if finite.numel() else 0.0, terms)
     stored = 4 * unit_roundoff(dtype) * (magnitude + scale)
-    return stored + 16 * unit_roundoff(accumulated) * (sqrt(length) + 8) * scale
+    lost = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps + torch.finfo(accumulated).smallest_normal
+    return stored + 16 * unit_roundoff(accumulated) * (sqrt(length) + 8) * scale + length * lost
 
 
 def assert_close(

@@ -7,6 +7,8 @@ up to Triton's IR; that is lowered to C++. Triton's internals are used for it as
 from __future__ import annotations
 
 import ctypes
+import os
+import shlex
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,7 +116,8 @@ class NativeKernel:
         text, signature, options = self._front_end(bound, specialization, given)
         lowered = lower(parse(text))
         fused = f"-ffp-contract={'fast' if options.enable_fp_fusion else 'off'}"
-        made = _library(lowered.source, fused, "-fexceptions")  # a fault in a kernel is thrown
+        wanted = shlex.split(os.environ.get("CXXFLAGS", ""))  # last: the last -O is the one that counts
+        made = _library(lowered.source, fused, "-fexceptions", *wanted)  # a fault in a kernel is thrown
         names = tuple(name for name, kind in signature.items() if kind != "constexpr")
         made.launch.argtypes, made.launch.restype = (ctypes.POINTER(_Launch),), None
         return _Compiled(launch=made.launch, names=names, sites=lowered.sites, library=made)

@@ -91,20 +91,26 @@ def _alternating(x: Tensor) -> Tensor:
     return signs.reshape(-1, *[1] * (x.dim() - 3)).expand(x.shape)
 
 
-def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]:
-    """Every result, and the gradient of every float tensor under fixed cotangents (moved by a relative ``step``, up
-    and down by turns), as ``d_name``. ``reference``: in float64."""
+def _leaves(call: Call) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    """Vectors, inputs, and those of both that take gradients, detached."""
     declared = {item.name: item.differentiable for item in call.op.construct.inputs}
     vectors = {name: x.detach().requires_grad_() for name, x in call.vectors.items()}
     inputs = {
         name: x.detach().requires_grad_() if _is_float(x) and declared[name] else x for name, x in call.inputs.items()
     }
+    wanted = {name: x for name, x in (*vectors.items(), *inputs.items()) if isinstance(x, Tensor) and x.requires_grad}
+    return vectors, inputs, wanted
+
+
+def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]:
+    """Every result, and the gradient of every float tensor under fixed cotangents (moved by a relative ``step``, up
+    and down by turns), as ``d_name``. ``reference``: in float64."""
+    vectors, inputs, leaves = _leaves(call)
     if backend == "reference":
         made = call.op.reference(*vectors.values(), **inputs, **call.options, dtype=torch.float64)
     else:
         made = call.op(*vectors.values(), **inputs, **call.options, backend=backend)
     results: dict[str, Tensor] = {"out": made} if isinstance(made, Tensor) else made._asdict()
-    leaves = {name: x for name, x in (*vectors.items(), *inputs.items()) if isinstance(x, Tensor) and x.requires_grad}
     sends = {name: x for name, x in results.items() if x.requires_grad}
     given = cotangents(sends)
     cotangent = {name: given[name].to(x.dtype) * (1 + step * _alternating(x)) for name, x in sends.items()}
@@ -122,9 +128,9 @@ def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]
 
 def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     """The size of the terms whose sum each result is, where they cancel: what it moves by, a relative step of the
-    arguments, measured on the reference in float64. In a row of few keys the cotangents of the weights cancel for any
-    arguments, g = p (dp - <d out, out>), dp = <d out, v>, with every element of ``out`` rounded on its own: gradients
-    have terms of the size of sqrt(sum (d out v) ** 2) a row at least."""
+    arguments, measured on the reference in float64; for gradients also by the rounding of ``out`` (``rounded_out``).
+    In a row of few keys the cotangents of the weights cancel for any arguments, g = p (dp - <d out, out>),
+    dp = <d out, v>: gradients have terms of the size of sqrt(sum (d out v) ** 2) a row at least."""
     step = 2.0**-24
     found = dict.fromkeys(expected, 0.0)
     for seed in (0, 1, 2):  # the cotangents too: up and down by turns, down and up, not at all
@@ -132,26 +138,72 @@ def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
             call.disturbed(step, torch.Generator().manual_seed(seed)), "reference", step=(step, -step, 0.0)[seed]
         )
         for name, x in expected.items():
-            change = (moved[name] - x).abs()
-            change = change[change.isfinite()]
-            found[name] = max(found[name], float(change.max()) / step if change.numel() else 0.0)
+            found[name] = max(found[name], _largest(moved[name] - x) / step)
     for name in expected:
         if name.endswith("entropy"):  # p ln p of a weight near 1 is the rounding of that weight
             found[name] = max(found[name], 1.0)
+    if expected["out"].numel() and any(name.startswith("d_") for name in expected):
+        for name, size in rounded_out(call).items():
+            found[name] = max(found[name], size)
+        for name, size in _mixed(call, expected).items():
+            found[name] = max(found[name], size)
+    return found
+
+
+def _mixed(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """sqrt(sum (d out v) ** 2) of the largest row, over the rows that a gradient sums."""
     query, value = (list(call.vectors.values())[n] for n in (0, -1))
     B, H, N, _ = query.shape
     G = value.shape[1]
-    if 0 in (B, H, N, value.shape[2]):
-        return found
     given = cotangents({"out": expected["out"]})["out"]
     keyed = value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1)
-    mixed = float((given.square() @ keyed.square().mT).max().sqrt())
+    mixed = float((given.square() @ keyed.square().mT).max().sqrt()) if value.numel() else 0.0
     roles = {item.name: item.role for item in call.op.construct.vectors}
-    for name in expected:
-        if name.startswith("d_"):
-            rows = {"query": 1, "key": N * H // G, "value": 0}.get(roles.get(name[2:], ""), B * H * N)
-            found[name] = max(found[name], mixed * rows**0.5)
-    return found
+    rows = {"query": 1, "key": N * H // G, "value": 0}
+    gradients = [name for name in expected if name.startswith("d_")]
+    return {name: mixed * rows.get(roles.get(name[2:], ""), B * H * N) ** 0.5 for name in gradients}
+
+
+def rounded_out(call: Call) -> dict[str, float]:
+    """How far gradients move by a rounding of ``out``, each element on its own by a relative step, over the step.
+
+    Backward passes take what the divisor sends back, delta = sum(d out * out) a row, from the stored output (as
+    FlashAttention does). An error e of delta is a cotangent e of the divisor's logarithm: gradients move by e times its
+    gradient, where sum(g) = 0 over a row's keys no longer holds. Here e = sqrt(sum((d out * out)^2)), the standard
+    deviation for independent roundings, with random signs a row; the root mean square of four draws."""
+    from attnc.runtime.reference import branches
+
+    vectors, inputs, leaves = _leaves(call)
+    maps, out = branches(call.op.construct, vectors, inputs, **call.options, dtype=torch.float64)
+    if not out.requires_grad:
+        return {}
+    given = torch.where(out.isfinite(), cotangents({"out": out})["out"], 0)
+    outs = [x.out for x in maps.values()]
+    sent = torch.autograd.grad(out, outs, given, retain_graph=True, materialize_grads=True)
+    errors = [(d * x).square().sum(-1).sqrt().detach() for d, x in zip(sent, outs, strict=True)]
+    pairs = [(x.lse, error) for x, error in zip(maps.values(), errors, strict=True) if x.lse.requires_grad]
+    if not pairs:
+        return {}
+    squares = {name: torch.zeros_like(x) for name, x in leaves.items()}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        signs = [torch.randint(0, 2, error.shape, generator=generator) * 2.0 - 1 for _, error in pairs]
+        moved = torch.autograd.grad(
+            [x for x, _ in pairs],
+            list(leaves.values()),
+            [torch.where(x.isfinite(), error * sign, 0) for (x, error), sign in zip(pairs, signs, strict=True)],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        for name, x in zip(leaves, moved, strict=True):
+            squares[name] += x.square() / 4
+    return {f"d_{name}": _largest(x.sqrt()) for name, x in squares.items()}
+
+
+def _largest(x: Tensor) -> float:
+    """The largest finite magnitude."""
+    finite = x[x.isfinite()].abs()
+    return float(finite.max()) if finite.numel() else 0.0
 
 
 def check(

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import given, note
 from hypothesis import strategies as st
 
 import attnc
-from tests.backends.calls import Call, check, make
-from tests.backends.specs import calls
+from tests.backends.calls import Call, check, make, outcome, terms
+from tests.backends.families import calls
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @given(call=calls(), dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
     note(str(call.op))
     check(call, "eager", dtype)
+
+
+def test_a_bias_that_grows_with_distance() -> None:
+    """Where slopes are negative the farthest keys take all the weight: the gradients of a row cancel, and what the
+    rounding of ``out`` leaves is multiplied by the distance. Where they are ALiBi's own it is far smaller."""
+    op = attnc.load(EXAMPLES / "alibi.attn")
+    sizes = {"B": 1, "H": 4, "G": 2, "N": 300, "M": 300, "D": 64, "E": 64}
+    for seed in range(3):
+        check(make(op, sizes, seed=seed), "eager", torch.bfloat16)
+    published = {"slope": 2.0 ** torch.tensor([-2, -4, -6, -8], dtype=torch.float64)}
+    call = make(op, sizes, inputs=published)
+    check(call, "eager", torch.bfloat16)
+    exact = call.prepared(torch.bfloat16).exact()
+    size = terms(exact, outcome(exact, "reference"))["d_slope"]
+    assert size < 1500, f"the tolerance is of the order of {size * 2**-6:.0f}"
 
 
 def test_gradients_that_cancel_in_one_key() -> None:
@@ -50,3 +70,34 @@ def test_a_gradient_beyond_float16_is_infinite() -> None:
     call = make(op, {"B": 1, "H": 1, "G": 1, "N": 1, "M": 33, "D": 1, "E": 1})
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         check(call, "eager", dtype)
+
+
+def test_a_gradient_below_float32_is_zero() -> None:
+    """Found by the fuzzer: a sink far below every score takes a weight of exp(-200)."""
+    op = attnc.loads("attention spec { input sinks: f32[H]  score i - j  normalize softmax(sink = sinks[h]) }")
+    call = make(op, {"B": 1, "H": 1, "G": 1, "N": 1, "M": 1, "D": 1, "E": 1}, q_offset=200)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        check(call, "eager", dtype)
+
+
+@pytest.mark.parametrize(
+    "divisor",
+    [
+        "sqrt(t * t + 0.25)",
+        "t ** 0.75 + t ** 0.5",
+        "t / sqrt(t + 1)",
+        "max(t * t, 0.5) ** 0.5",
+        "where(t > 1, t, sqrt(t) + exp(2))",
+        "sqrt(t ** 2 + exp(3) * t + exp(5))",
+        "1 / (1 / (t + 1) + rsqrt(t * t + 2))",
+    ],
+)
+def test_no_finite_score_overflows_a_divisor(divisor: str) -> None:
+    """Found by the fuzzer: the square of a sum of exponentials was taken of the sum itself."""
+    for shift in (0, -60, 60):
+        text = f"score dot(q, k) + {shift}  normalize weight(s) = exp(s) divisor(t) = {divisor}  emit lse"
+        op = attnc.loads(f"attention spec {{ {text} }}")
+        call = make(op, {"B": 1, "H": 2, "G": 1, "N": 17, "M": 9, "D": 8, "E": 8})
+        check(call, "eager", torch.float32)
+        call.vectors["q"].mul_(0.25 if "t / sqrt" in divisor or "0.75" in divisor else 8)
+        check(call, "eager", torch.float32)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 
 import attnc
 from tests.backends.calls import make, outcome
+from tests.backends.poison import poisoned
 
 SPECS = [
     "score dot(q, k) / sqrt(D)  mask causal and j > 2 and i % 5 != 4  normalize softmax  "
@@ -23,24 +21,14 @@ SPECS = [
 ]
 
 
-def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def poisoned(*args: Any, **options: Any) -> torch.Tensor:
-        made = allocate(*args, **options)
-        return made.fill_(torch.nan) if made.is_floating_point() else made
-
-    return poisoned
-
-
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
-def test_results_do_not_depend_on_old_memory(spec: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_old_memory(spec: str, backend: str) -> None:
     op = attnc.loads(f"attention spec {{ {spec} }}")
     call = make(op, {"B": 2, "H": 2, "G": 1, "N": 37, "M": 41, "D": 5, "E": 17}).prepared(torch.float32)
     clean = outcome(call, backend)
-    for name in ("empty", "empty_like", "empty_strided"):
-        monkeypatch.setattr(torch, name, _poisoned(getattr(torch, name)))
-    monkeypatch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
-    dirty = outcome(call, backend)
+    with poisoned():
+        dirty = outcome(call, backend)
     for name, x in clean.items():
         assert not x.isnan().any(), name
         assert torch.equal(x, dirty[name]), name

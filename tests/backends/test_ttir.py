@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import given, note
-from hypothesis import strategies as st
 
 import attnc
-from tests.backends.calls import Call, check, cotangents, make, outcome
+from tests.backends.calls import check, cotangents, make, outcome
+from tests.backends.fuzz import Batch, batches, poisoned_outcome
 from tests.backends.native import Native
-from tests.backends.specs import calls
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LARGE = calls(lengths=(1, 17, 129, 300, 515), dims=(1, 16, 17, 64, 80), groups=(1, 3))
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
-@given(call=LARGE, dtype=st.sampled_from(DTYPES))
-def test_equals_the_reference(native: Native, call: Call, dtype: torch.dtype) -> None:
-    note(str(call.op))
-    check(call, "ttir", dtype, run=partial(native.call, outcome))
+@given(batch=batches(calls=3))
+def test_equals_the_reference(native: Native, batch: Batch) -> None:
+    """A sample of what ``tests.backends.fuzz`` runs."""
+    note(batch.family.spec)
+    for shape in batch.shapes:
+        note(str(shape))
+        check(batch.family.call(shape), "ttir", batch.dtype, run=partial(native.call, poisoned_outcome))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
