@@ -1,5 +1,5 @@
 """GPU kernels of drawn specs, run natively on the CPU, against the reference: results and every gradient. The same of
-``--backend eager``.
+``--backend eager`` or ``native``.
 
     CXXFLAGS=-Og python -m tests.backends.fuzz --examples 2000
 
@@ -133,7 +133,7 @@ class Tally:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--examples", type=int, default=200, help="calls")
-    parser.add_argument("--backend", choices=("ttir", "eager"), default="ttir")
+    parser.add_argument("--backend", choices=("ttir", "eager", "native"), default="ttir")
     parser.add_argument("--calls", type=int, default=10, help="calls of each spec")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -7,7 +7,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 from tests.backends.calls import Call, check
-from tests.backends.specs import calls
+from tests.backends.families import calls
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
