@@ -16,8 +16,9 @@ from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
-from attnc.codegen.native.emit_backward import BackGroup, native_backward
-from attnc.codegen.native.emit_native import NativeGroup, native_group
+from attnc.codegen.native.emit_backward import native_backward
+from attnc.codegen.native.emit_decode import native_decode
+from attnc.codegen.native.emit_native import native_group
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
 from attnc.dsl.ir import Const, Size
@@ -108,7 +109,7 @@ def emit(program: Program, plan: Plan) -> str:
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
         builder=builder(),
         native=[
-            _native(env, t, native_group(program, part, naming), native_backward(program, part, naming))
+            _native(env, t, program, part, naming)
             for t, part in zip(passes, [part for group in program.groups for part in group.passes], strict=True)
         ],
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
@@ -168,10 +169,14 @@ def _op(env: Environment, t: OpGroup, found: tuple[Kernel, ...]) -> str:
     return "".join(hosts) + env.get_template("op.py.j2").render(t=t, s=t.parts[0].summed if t.parts else t)
 
 
-def _native(env: Environment, t: OpGroup, n: NativeGroup, back: BackGroup) -> str:
-    """A pass's native forward and backward."""
+def _native(env: Environment, t: OpGroup, program: Program, part: Group, naming: Naming) -> str:
+    """A pass's native forward, also for few queries, and backward."""
+    n, back = native_group(program, part, naming), native_backward(program, part, naming)
+    few = native_decode(program, part, naming)
     contexts = env.get_template("native/contexts.cpp.j2")
-    forward = env.get_template("native/native.py.j2").render(t=t, s=t.summed or t, n=n, contexts=contexts.render(t=n))
+    forward = env.get_template("native/native.py.j2").render(
+        t=t, s=t.summed or t, n=n, contexts=contexts.render(t=n), few=few, few_contexts=few and contexts.render(t=few)
+    )
     texts = contexts.render(t=back.context) + env.get_template("native/gradients.cpp.j2").render(t=back)
     return forward + env.get_template("native/backward.py.j2").render(t=t, n=back, contexts=texts)
 

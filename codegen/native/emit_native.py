@@ -19,7 +19,7 @@ from attnc.codegen.names import Naming
 from attnc.codegen.native.print_cpp import CppPrinter, TensorText
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
-from attnc.dsl.ir import Expr, Kind, Load, Side, Symbol, dependencies, postorder
+from attnc.dsl.ir import Axis, Expr, Kind, Load, Side, Symbol, dependencies, postorder
 
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
@@ -94,12 +94,14 @@ class NativeGroup:
     must: tuple[tuple[str, str], ...]
     maps: tuple[NativeMap, ...]
     out: str
+    lanes: Axis
 
 
 class Builder:
-    """The state of printing one pass: names taken, what is computed once a head, a query, a key."""
+    """The state of printing one pass: names taken, what is computed once a head, a query, a key. ``lanes``: the index
+    that vectors run along."""
 
-    def __init__(self, program: Program, group: Group, naming: Naming) -> None:
+    def __init__(self, program: Program, group: Group, naming: Naming, lanes: Axis = "i") -> None:
         self.program = program
         self.group = group
         self.naming = naming
@@ -129,7 +131,7 @@ class Builder:
                 leaves[size] = f"a.size_{size.name}"
                 self.sizes[f"size_{size.name}"] = host
         vectors = [L, SHIFT, S, G, *(symbol for symbol, _, _ in group.dots)]
-        self.printer = CppPrinter(leaves, Names(_WORDS), self.tensors, lanes="i", vectors=vectors, levels=_FIELDS)
+        self.printer = CppPrinter(leaves, Names(_WORDS), self.tensors, lanes=lanes, vectors=vectors, levels=_FIELDS)
         self.symbols: dict[Expr, Axes] = dict.fromkeys(vectors, ALL)
         self.symbols |= dict.fromkeys((bounds.first, bounds.last, *span_leaves(group)), ALL)
         self.lines: list[list[str]] = [[], [], []]
@@ -198,7 +200,7 @@ def native_context(builder: Builder, maps: tuple[NativeMap, ...]) -> NativeGroup
         first_key = builder.function(group.residue.rows(Side.KEY, bounds.first), vector=False)
     key_live = None
     if group.key_mask != build.TRUE:
-        key_live = builder.function(group.key_mask, vector=False)
+        key_live = builder.function(group.key_mask, vector=builder.printer.lanes == "j")
     tensor = naming.tensor
     out = "element" if program.single and not group.partial else "real"
     dims: dict[str, str] = {}
@@ -228,6 +230,7 @@ def native_context(builder: Builder, maps: tuple[NativeMap, ...]) -> NativeGroup
         must=must,
         maps=maps,
         out=out,
+        lanes=builder.printer.lanes,
     )
 
 

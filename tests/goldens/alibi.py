@@ -501,6 +501,8 @@ _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
 _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 """
+_NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
+"""
 _NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
@@ -621,6 +623,98 @@ struct Map_out {
 #define MAPS(F) F(out)
 """
 _out_forward_cpp = _NATIVE + _out_contexts + _NATIVE_FORWARD
+_out_decode_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q;
+  Token at_k;
+  Token at_v;
+  Tensor<real, 1> in_slope;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_out;
+  real slope_at;
+  real x_2;
+};
+struct Row {  // lanes are keys
+  i64 i;
+};
+struct Column {
+  vi j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_out = real(1.0) / sqrt(to_real(a.size_D));
+  c.slope_at = read(a.in_slope.at + (c.h) * a.in_slope.stride[0], i64(0));
+  c.x_2 = c.slope_at * sqrt(to_real(a.size_D));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, i64 i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, vi at) {
+  Column k;
+  k.j = at + (integer)a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
+  return vec_b(true);
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset + i64(1);
+  const i64 must0_hi = i0 - a.kv_offset + i64(1);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_out {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = false;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef element out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_out; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0] - to_real(absolute(integer(r.i) - k.j)) * c.x_2;
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return k.j <= integer(r.i);
+  }
+};
+#define MAPS(F) F(out)
+""" + _NATIVE_DECODE
 
 
 def _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, tile):
@@ -655,11 +749,15 @@ def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
     lse = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
         wide = _beyond_32_bits(slope, )
-        library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
         team = _team()
-        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
-        library.forward_out(given, results, ctypes.byref(team))
+        if N <= 4:  # few queries, many keys
+            library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, 1)
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+        else:
+            library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 

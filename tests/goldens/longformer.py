@@ -511,6 +511,8 @@ _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
 _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 """
+_NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
+"""
 _NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
@@ -642,6 +644,109 @@ struct Map_out {
 #define MAPS(F) F(out)
 """
 _out_forward_cpp = _NATIVE + _out_contexts + _NATIVE_FORWARD
+_out_decode_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q;
+  Token at_k;
+  Token at_v;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_out;
+  i64 x_5;
+};
+struct Row {  // lanes are keys
+  i64 i;
+  bool x_3;
+};
+struct Column {
+  vi j;
+  vb x_4;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_out = real(1.0) / sqrt(to_real(a.size_D));
+  c.x_5 = a.M + a.kv_offset;
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, i64 i) {
+  Row r;
+  r.i = i;
+  r.x_3 = r.i < i64(1);
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, vi at) {
+  Column k;
+  k.j = at + (integer)a.kv_offset;
+  k.x_4 = k.j < integer(1);
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
+  return vec_b(true);
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 x_6 = where(i0 < i64(1), c.x_5, i64(1));
+  const i64 x_7 = i1 - a.kv_offset;
+  const i64 x_8 = where(i1 >= i64(1), maximum(i0 + i64(257), i64(258)), c.x_5) - a.kv_offset;
+  const i64 may0_hi = x_6 - a.kv_offset;
+  const i64 may1_lo = maximum(i0 - i64(256), x_6) - a.kv_offset;
+  const i64 may1_hi = x_7 + i64(257);
+  const i64 must0_hi = i64(1) - a.kv_offset;
+  const i64 must1_lo = x_7 - i64(256);
+  const i64 must1_hi = x_8;
+  Visits x;
+  x.may = 2, x.must = 2, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.lo[1] = keys.below(may1_lo), x.hi[1] = keys.below(may1_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  x.from[1] = keys.below(must1_lo), x.to[1] = keys.below(must1_hi);
+  return x;
+}
+struct Map_out {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef element out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_out; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0];
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    const auto x_2 = integer(r.i) - k.j;
+    return x_2 <= integer(256) & x_2 >= integer(-256) | vec_b(r.x_3) | k.x_4;
+  }
+};
+#define MAPS(F) F(out)
+""" + _NATIVE_DECODE
 
 
 def _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
@@ -674,11 +779,15 @@ def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     lse = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
         wide = _beyond_32_bits()
-        library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
         team = _team()
-        results = _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, )
-        library.forward_out(given, results, ctypes.byref(team))
+        if N <= 4:  # few queries, many keys
+            library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+        else:
+            library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 

@@ -488,6 +488,8 @@ _NATIVE_FORWARD = r"""<codegen/templates/native/forward.cpp.j2>
 """
 _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 """
+_NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
+"""
 _NATIVE_KEYS = 64  # KEYS of the C++ text
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
@@ -650,11 +652,10 @@ def _out_forward_native(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
     l = torch.empty(B, H, N, device=device, dtype=acc)
     if B * H * N > 0:
         wide = _beyond_32_bits(sink_logit, )
+        team = _team()
         library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-        team = _team()
-        results = _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0, )
-        library.forward_out(given, results, ctypes.byref(team))
+        library.forward_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team))
     return out, shift, l
 
 
