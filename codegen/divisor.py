@@ -32,11 +32,12 @@ def scale_divisor(divisor: Expr) -> tuple[Expr, tuple[Expr, ...]]:
     def mantissa(node: Expr) -> Expr:
         return node if free[node] else scaled[node][0]
 
-    def term(node: Expr, at: Fraction) -> Expr:
-        """A term of a sum over exp(at m); m is kept where what it is multiplied by does not overflow."""
+    def term(node: Expr, at: Fraction, fn: Fn) -> Expr:
+        """A term of ``fn`` over exp(at m); m is kept where what it is multiplied by does not overflow. Beyond float a
+        number is infinite, which the minimum with t is not: m may fall with t there."""
         if free[node]:
-            return _constant(node, at, floors)
-        if power(node) < at:
+            return _constant(node, at, {} if fn is Fn.MIN and isinstance(node, Const) else floors)
+        if power(node) < at and fn is not Fn.MIN:
             floors[build.const(0.0)] = None
         return _times(mantissa(node), power(node) - at)
 
@@ -46,11 +47,11 @@ def scale_divisor(divisor: Expr) -> tuple[Expr, tuple[Expr, ...]]:
         match node:
             case Apply(fn=fn, args=args) if fn in _TERMS:
                 most = max(power(arg) for arg in args)
-                scaled[node] = build.apply(fn, *(term(arg, most) for arg in args)), most
+                scaled[node] = build.apply(fn, *(term(arg, most, fn) for arg in args)), most
             case Apply(fn=Fn.WHERE, args=(condition, x, y)):
                 most = max(power(x), power(y))
                 actual = substitute((condition,), {T: build.mul(L, build.apply(Fn.EXP, M))})[0]
-                scaled[node] = build.where(actual, term(x, most), term(y, most)), most
+                scaled[node] = build.where(actual, *(term(arg, most, Fn.WHERE) for arg in (x, y))), most
             case Apply(fn=Fn.NEG | Fn.ABS as fn, args=(x,)):
                 scaled[node] = build.apply(fn, mantissa(x)), power(x)
             case Apply(fn=Fn.MUL, args=(x, y)):

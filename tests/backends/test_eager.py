@@ -101,3 +101,11 @@ def test_no_finite_score_overflows_a_divisor(divisor: str) -> None:
         check(call, "eager", torch.float32)
         call.vectors["q"].mul_(0.25 if "t / sqrt" in divisor or "0.75" in divisor else 8)
         check(call, "eager", torch.float32)
+
+
+def test_a_minimum_with_a_constant_does_not_underflow() -> None:
+    """Found by the fuzzer: the constant held the maximum at 0, where weights of exp(-110) are 0 in float32."""
+    op = attnc.loads(
+        "attention spec { score dot(q, k) + 110  normalize weight(s) = exp(-s) divisor(t) = min(t, 3) + t / 2 }"
+    )
+    check(make(op, {"B": 1, "H": 2, "G": 1, "N": 5, "M": 9, "D": 8, "E": 8}), "eager", torch.float32)
