@@ -55,8 +55,8 @@ def _launch(item: Compiled, kind: str) -> dict[str, object]:
         "dim": item.dim,
         "arguments": {name: type for name, type in signature.types.items() if type != "constexpr"},
         "constants": {**signature.constants, "ACC": signature.acc},
-        "warps": signature.warps,
-        "stages": signature.stages,
+        "warps": signature.tile.warps,
+        "stages": signature.tile.stages,
         "shared": item.shared,
         "tensor_columns": item.tensor_columns,
     }

@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -46,8 +45,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "codegen" / "data" / "calibration.json"
 ASSEMBLED = ("sm_80", "sm_90", "sm_100")  # whose registers are asked; gfx942's cost 10 s a kernel, sm_75's a minute
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100", "sm_89", GENERIC, "gfx942", "sm_75")
-Key = tuple[str | int, ...]
-"""Architecture, pass, dtype, dim, rows that stay and that move, warps, stages; most registers, where limited."""
+Key = tuple[Any, ...]
+"""Architecture, pass, dtype, dim, rows that stay and that move, warps, stages; most registers, where limited; True for
+roles."""
 Report = tuple[int, int, int | None, int | None, int | None]
 
 
@@ -58,11 +58,10 @@ def program() -> Program:
 
 
 @cache
-def module(precision: str) -> ModuleType:
-    """The generated module, its kernels ready to be compiled with float32 products in ``precision``."""
-    text = emit(program(), plan(program(), "sm_90"))
-    text = re.sub(r"(PRECISION = tl.constexpr\().*?(\) if)", rf"\1'{precision}'\2", text)
-    path = Path(tempfile.mkdtemp(prefix="attnc-calibrate-")) / f"causal_{precision}.py"
+def module(architecture: str) -> ModuleType:
+    """The generated module, its kernels ready to be compiled."""
+    text = emit(program(), plan(program(), architecture))
+    path = Path(tempfile.mkdtemp(prefix="attnc-calibrate-")) / f"causal_{architecture}.py"
     path.write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -73,11 +72,10 @@ def module(precision: str) -> ModuleType:
     return made
 
 
-def signature(tile: Tile, dtype: str, dim: int) -> Signature:
+def signature(tile: Tile, dtype: str, dim: int, architecture: str) -> Signature:
     """The causal kernel of a pass with this tile."""
-    found = next(item for item in signatures(program(), plan(program(), "sm_90"), dtype, dim) if item.step == tile.step)
-    constants = {**found.constants, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n}
-    return replace(found, constants=constants, warps=tile.warps, stages=tile.stages, registers=tile.registers)
+    found = signatures(program(), plan(program(), architecture), dtype, dim, {tile.step: tile})
+    return next(item for item in found if item.step == tile.step)
 
 
 def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, Any, Any, dict[str, Any]]:
@@ -89,8 +87,8 @@ def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, An
 
     amd = architecture.startswith("gfx")
     target = GPUTarget("hip", architecture, 64) if amd else GPUTarget("cuda", int(architecture[3:]), 32)
-    made = signature(tile, dtype, dim)
-    kernels = module("ieee" if architecture in ("sm_75", "gfx942") else "tf32x3")
+    made = signature(tile, dtype, dim, architecture)
+    kernels = module(architecture)
     names = list(made.types)
     constants = {**made.constants, "ACC": triton.language.float64 if made.acc == "fp64" else triton.language.float32}
     source = ASTSource(
@@ -163,19 +161,13 @@ def assembled(tile: Tile, dtype: str, dim: int, architecture: str) -> Report:
 
 
 def spills_in_loops(cubin: bytes) -> int:
-    """Instructions that spill or reload in the innermost loops around matrix products."""
+    """Instructions that spill or reload in the innermost loops around matrix products, and in those of other roles."""
     from attnc.runtime.machine.disassembly import disassemble
-    from attnc.runtime.machine.loops import loops
-    from attnc.runtime.machine.pipes import pipe_of
+    from attnc.runtime.machine.model import role_loops
 
     code = disassemble(cubin)
-    around = [
-        loop
-        for loop in loops(code.instructions, code.labels)
-        if any(pipe_of(code.instructions[number]) == "tensor" for number in loop.numbers)
-    ]
-    inner = [loop for loop in around if not any(loop.holds(other) for other in around)]
-    return sum(code.instructions[number].base in ("LDL", "STL") for loop in inner for number in loop.numbers)
+    numbers = [number for found in role_loops(code) for loop in found for number in loop.numbers]
+    return sum(code.instructions[number].base in ("LDL", "STL") for number in numbers)
 
 
 class Table:
@@ -199,7 +191,8 @@ class Table:
 
 
 def key_of(architecture: str, tile: Tile, dtype: str, dim: int) -> Key:
-    return (architecture, tile.step, dtype, dim, *tile[1:5], *([tile.registers] if tile.registers else []))
+    limit = [tile.registers] if tile.registers else []
+    return (architecture, tile.step, dtype, dim, *tile[1:5], *limit, *([True] if tile.roles else []))
 
 
 def chosen(
@@ -221,6 +214,7 @@ def chosen(
                     if choice is not None and explore and name in ASSEMBLED:
                         counted, gpu = work(program(), step), found.gpu
                         for tile in (
+                            *search.with_roles(counted, choice.dtype, gpu),
                             *choice.next_best[:2],
                             *search.doubtful(counted, choice.dtype, padded(dim), gpu, choice),
                         ):
@@ -264,7 +258,7 @@ def compared() -> Iterator[tuple[Key, int, int]]:
     """Every kernel of the table: the model's bytes of shared memory, and Triton's."""
     for key, report in Table().rows.items():
         architecture, step, dtype, dim, *rest = key
-        gpu, tile = targets().find(architecture), Tile(step, *rest)  # type: ignore[arg-type]
+        gpu, tile = targets().find(architecture), Tile(step, *rest[:4], roles=len(rest) > 4)  # type: ignore[misc]
         assert isinstance(gpu, Gpu)
         lines = shared_lines(work(program(), tile.step), tile, dtype, dim, matrix(tile, dtype, gpu))
         yield key, sum(line.amount for line in lines), report[0]

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_sweep.py causal forward sm_80 128                 every candidate of the planner
     python benchmarks/gpu_sweep.py alibi forward sm_90 64 128x64x8x3x128    these: rows that stay, that move, warps,
-                                                                            stages, and most registers
+                                                                            stages, and most registers; `r` behind
+                                                                           them gives warps roles (sm_100)
 
 Read like benchmarks/gpu_static.py, and kept in build/gpu_static like its facts. ``est`` is the share of the dense bf16
 peak that this one kernel is estimated to have over the tiles of the spec at N = 8192, ``model`` what the planner
@@ -30,8 +31,8 @@ from attnc.runtime.machine import KernelFacts
 
 
 def parsed(step: Pass, text: str) -> Tile:
-    held, moved, warps, stages, registers = (*map(int, text.split("x")), 0)[:5]
-    return Tile(step, held, moved, warps, stages, registers)
+    held, moved, warps, stages, registers = (*map(int, text.removesuffix("r").split("x")), 0)[:5]
+    return Tile(step, held, moved, warps, stages, registers, text.endswith("r"))
 
 
 def facts(spec: Construct, target: str, dim: int, tile: Tile) -> KernelFacts:
@@ -41,8 +42,7 @@ def facts(spec: Construct, target: str, dim: int, tile: Tile) -> KernelFacts:
     if path.exists():
         found: KernelFacts = pickle.loads(path.read_bytes())
         return found
-    tiling = (tile.block_m, tile.block_n, tile.warps, tile.stages, tile.registers)
-    (found,) = inspect(spec, target, "bf16", dim, tiles={tile.step: tiling}, passes=(tile.step,))
+    (found,) = inspect(spec, target, "bf16", dim, tiles={tile.step: tile}, passes=(tile.step,))
     KEPT.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}")
     partial.write_bytes(pickle.dumps(found))

@@ -66,7 +66,7 @@ def emit(program: Program, plan: Plan) -> str:
     groups = [_op_group(program, group, naming, digest, gpu) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
     rows, columns = _eager_tile(passes)
-    by_group = [kernels(program, group, naming) if gpu else () for group in program.groups]
+    by_group = [kernels(program, group, naming, plan.described) if gpu else () for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     before = prologue(program, naming)
     emits = attention.emits
@@ -113,6 +113,7 @@ def emit(program: Program, plan: Plan) -> str:
             for t, part in zip(passes, [part for group in program.groups for part in group.passes], strict=True)
         ],
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
+        described=any(kernel.described for found in by_group for kernel in found),
         tiles=tuple(plan.fitting),
         tiles_note=plan.note,
         helpers=helpers,

@@ -28,15 +28,15 @@ from attnc.codegen.printer import Text
 from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
-def kernels(program: Program, group: Group, naming: Naming) -> tuple[Kernel, ...]:
+def kernels(program: Program, group: Group, naming: Naming, described: bool) -> tuple[Kernel, ...]:
     """The kernels of a group, pass by pass: forward, gradients by query, gradients by key, and a map's sums over
-    queries if it emits them."""
+    queries if it emits them. ``described``: the target reads tensors of vectors by descriptors."""
     found = []
     for part in group.passes:
-        found.append(_forward(program, summed(part) if part.partial else part, naming))
-        found.append(_backward_query(program, part, naming))
-        found.append(_by_key(program, part, naming, part.maps, grads=True))
-        found += [_by_key(program, part, naming, (item,), grads=False) for item in part.maps if item.colsum]
+        found.append(_forward(program, summed(part) if part.partial else part, naming, described))
+        found.append(_backward_query(program, part, naming, described))
+        found.append(_by_key(program, part, naming, described, part.maps, grads=True))
+        found += [_by_key(program, part, naming, described, (item,), grads=False) for item in part.maps if item.colsum]
     return tuple(found)
 
 
@@ -230,8 +230,8 @@ def _key_live(builder: Builder, lines: _Lines) -> tuple[tuple[str, ...], str]:
     return lines.place(made), _along_dims("key_live", builder.group.key_mask, "j")
 
 
-def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
-    builder = Builder(program, group, naming, transposed=False)
+def _forward(program: Program, group: Group, naming: Naming, described: bool) -> Kernel:
+    builder = Builder(program, group, naming, described, transposed=False)
     lines = _Lines(outer=[], head=[])
     bounds, may, must, uses_tile = builder.bounds(Side.KEY, (ALL,))
     lines.outer.extend(bounds[0])
@@ -274,8 +274,8 @@ def _forward(program: Program, group: Group, naming: Naming) -> Kernel:
     )
 
 
-def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
-    builder = Builder(program, group, naming, transposed=False)
+def _backward_query(program: Program, group: Group, naming: Naming, described: bool) -> Kernel:
+    builder = Builder(program, group, naming, described, transposed=False)
     lines = _Lines(outer=[], head=[])
     bounds, may, must, uses_tile = builder.bounds(Side.KEY, (ALL,))
     lines.outer.extend(bounds[0])
@@ -314,8 +314,10 @@ def _backward_query(program: Program, group: Group, naming: Naming) -> Kernel:
     )
 
 
-def _by_key(program: Program, group: Group, naming: Naming, members: Sequence[Map], *, grads: bool) -> Kernel:
-    builder = Builder(program, group, naming, transposed=True)
+def _by_key(
+    program: Program, group: Group, naming: Naming, described: bool, members: Sequence[Map], *, grads: bool
+) -> Kernel:
+    builder = Builder(program, group, naming, described, transposed=True)
     lines = _Lines(outer=[], head=[])
     bounds, may, must, uses_tile = builder.bounds(Side.QUERY, (ALL,))
     lines.head.extend(bounds[0])
@@ -384,6 +386,7 @@ class _Shared(TypedDict):
     keys: tuple[TokenTensor, ...]
     value: TokenTensor
     helpers: frozenset[str]
+    described: bool
 
 
 def _shared(builder: Builder, tensors: Sequence[Argument]) -> _Shared:
@@ -401,18 +404,20 @@ def _shared(builder: Builder, tensors: Sequence[Argument]) -> _Shared:
         keys=tuple(map(builder.token, group.keys)),
         value=builder.token(group.value),
         helpers=frozenset(str(fn) for fn in builder.printer.helpers),
+        described=builder.described,
     )
 
 
 def _vectors(builder: Builder) -> list[Argument]:
     group = builder.group
-    return [builder.argument(builder.token(name)) for name in (*group.queries, *group.keys, group.value)]
+    queries = [builder.argument(builder.token(name), Side.QUERY) for name in group.queries]
+    return queries + [builder.argument(builder.token(name), Side.KEY) for name in (*group.keys, group.value)]
 
 
 def _backward_arguments(builder: Builder, item: Map, text: MapText) -> list[Argument]:
     """A map's row statistics, its delta and the cotangent of its output."""
     rows = [_plain(name) for name in (*statistics(item), f"delta{item.tag}")]
-    return [*rows, builder.argument(text.grad_out)]
+    return [*rows, builder.argument(text.grad_out, Side.QUERY)]
 
 
 def statistics(item: Map) -> tuple[str, ...]:

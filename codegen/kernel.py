@@ -21,13 +21,17 @@ PAIR_T = "[BLOCK_N, BLOCK_M]"
 @dataclass(frozen=True, kw_only=True)
 class Argument:
     """A pointer argument, its further arguments, and what the host passes for each. ``element``: "vector" for the
-    dtype of the query, key and value tensors, "acc" for the accumulation dtype, else a dtype of the language."""
+    dtype of the query, key and value tensors, "acc" for the accumulation dtype, else a dtype of the language.
+    ``block`` and ``dim`` of a tensor of vectors: the constexprs that say how many rows a tile of it has, and how long
+    a vector is."""
 
     name: str
     host: str
     element: str = "vector"
     arguments: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    block: str = ""
+    dim: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ class MapText:
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     """What templates/kernels.py.j2 needs to print one kernel: what its maps share, and the maps. ``scales``: vectors
-    whose gradient is multiplied once, after the loop, and by what."""
+    whose gradient is multiplied once, after the loop, and by what. ``described``: its tensors of vectors may come as
+    descriptors, of which the copy engine (TMA) loads whole tiles; then warps may have roles of their own."""
 
     kind: Literal["forward", "query", "key"]
     name: str
@@ -120,6 +125,7 @@ class Kernel:
     splits: bool = False
     scales: tuple[tuple[str, str], ...] = ()
     grads: bool = False
+    described: bool = False
 
     @property
     def dim_arguments(self) -> str:

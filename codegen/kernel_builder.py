@@ -24,8 +24,11 @@ from attnc.dsl.ir import Axis, Expr, Kind, Load, Side, Size, dependencies, posto
 class Builder:
     """The state of printing one kernel: names taken, expressions already named, helpers used."""
 
-    def __init__(self, program: Program, group: Group, naming: Naming, *, transposed: bool) -> None:
+    def __init__(self, program: Program, group: Group, naming: Naming, described: bool, *, transposed: bool) -> None:
         self.program = program
+        streamed = group.query_mask if transposed else group.key_mask
+        # Rows of a class are no block, and what no pair may see is left out row by row: pointers do both.
+        self.described = described and group.step == 1 and streamed == build.TRUE
         self.group = group
         self.naming = naming
         self.transposed = transposed
@@ -52,7 +55,9 @@ class Builder:
             **span_leaves(group),
         }
         self.sizes: dict[str, str] = {}
-        self.printer = TritonPrinter(leaves, self.names, self.texts, f"{naming.tensor(group.value)}_ptr")
+        vector = f"{naming.tensor(group.value)}_ptr.dtype"
+        element = f"({vector} if DESCRIBED else {vector}.element_ty)" if self.described else f"{vector}.element_ty"
+        self.printer = TritonPrinter(leaves, self.names, self.texts, element)
         self._name_sizes()
         self.axis: Axis = "i" if transposed else "j"  # what runs along a tile of the loop
         along: Axes = frozenset((self.axis,))
@@ -129,9 +134,12 @@ class Builder:
             found.setdefault(self.dim_of[self.naming.dim(name)], f"{self.naming.tensor(name)}.shape[3]")
         return tuple(found.items())
 
-    def argument(self, token: TokenTensor) -> Argument:
+    def argument(self, token: TokenTensor, side: Side) -> Argument:
+        """A tensor of vectors of the queries' or of the keys' side: itself, or where the call allows its descriptor."""
         values = tuple(f"{token.name}.stride({axis})" for axis in range(3))
-        return Argument(name=token.name, host=token.name, arguments=token.strides, values=values)
+        block = "BLOCK_M" if side is Side.QUERY else "BLOCK_N"
+        host = f"_rows({token.name}, {block.lower()}, described)" if self.described else token.name
+        return Argument(name=token.name, host=host, arguments=token.strides, values=values, block=block, dim=token.dim)
 
     def read_arguments(self, reads: Sequence[Load]) -> tuple[Argument, ...]:
         found = []

@@ -23,7 +23,7 @@ KERNEL_WORDS = (
     "spans listed listed_first first_listed listed_from at_first at_span at_listed "
     "residue residues length classes passes found share arguments PAIRS pairs at_pair needs totals w_log_w "
     "log2_p scale scale_log2 LN2 TANH_APPROX offs_m offs_n last zero "
-    "split splits SPLITS registers ctypes given wide alive library team results "
+    "split splits SPLITS DESCRIBED ROLES described roles registers ctypes given wide alive library team results "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))
 ).split()
@@ -54,6 +54,7 @@ MODULE_WORDS = [
     "torch",
     "triton",
     "tl",
+    "TensorDescriptor",
     "LOG2E",
     "LN2",
     "TANH_APPROX",

@@ -48,6 +48,11 @@ class Plan:
         return next(row for row in self.rows if (row.step, row.dim, row.itemsize) == wanted)
 
     @property
+    def described(self) -> bool:
+        """Whether kernels read tensors of vectors by descriptors where a call's tensors allow it."""
+        return isinstance(self.machine, Gpu) and self.machine.matrix == "tcgen05"
+
+    @property
     def digest(self) -> str:
         """What a module's text takes from the plan, beside its program."""
         return f"{self.target} {[tuple(tile) for _, tile in self.fitting]}"

@@ -138,7 +138,7 @@ class TritonPrinter(Printer):
                 | Fn.SIGN
             ):  # fmt: skip
                 parts = [self._tensor(part, text) for part, text in zip(node.args, args, strict=True)]
-                parts += [f"{self.vector}.dtype.element_ty"] if fn is Fn.TANH else []
+                parts += [self.vector] if fn is Fn.TANH else []
                 return Text(text=f"{self._use(fn)}({', '.join(parts)})")
             case _:
                 assert_never(fn)

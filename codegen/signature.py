@@ -10,7 +10,7 @@ from attnc.codegen.kernel import Kernel
 from attnc.codegen.lower import Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Pass, Plan
-from attnc.codegen.planner.tile import padded
+from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded
 
 TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64", "i32": "i32", "i64": "i64", "bool": "u8"}
 _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}
@@ -18,9 +18,9 @@ _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """One kernel at one dtype and one size of vectors. ``types`` has every argument in order; ``aligned`` are the
-    pointers and strides that a launch finds divisible by 16; ``acc`` is the accumulation type's name; ``maps`` are the
-    attention maps that the kernel computes side by side; ``registers``: the most that a thread may take, 0 for any."""
+    """One kernel at one dtype, one size of vectors and one tile. ``types`` has every argument in order; ``aligned`` are
+    the pointers and strides that a launch finds divisible by 16; ``acc`` is the accumulation type's name; ``maps`` are
+    the attention maps that the kernel computes side by side."""
 
     kernel: str
     step: Pass
@@ -29,27 +29,41 @@ class Signature:
     constants: Mapping[str, int | bool]
     aligned: tuple[str, ...]
     acc: str
-    warps: int
-    stages: int
-    registers: int = 0
+    tile: Tile
 
 
-def signatures(program: Program, plan: Plan, dtype: str, dim: int) -> tuple[Signature, ...]:
-    """Every kernel of a program for vectors of ``dim`` elements of ``dtype`` (as the language spells it). Raises
-    ValueError where no tile fits."""
+def signatures(
+    program: Program, plan: Plan, dtype: str, dim: int, tiles: Mapping[Pass, Tile] | None = None
+) -> tuple[Signature, ...]:
+    """Every kernel of a program for vectors of ``dim`` elements of ``dtype`` (as the language spells it), with the
+    plan's tiles or with ``tiles``. Raises ValueError where no tile fits."""
     naming = Naming(program)
     return tuple(
-        _signature(kernel, plan, dtype, dim) for group in program.groups for kernel in kernels(program, group, naming)
+        _signature(kernel, (tiles or {}).get(_STEP[kernel.kind]) or _planned(kernel, plan, dtype, dim), dtype, dim)
+        for group in program.groups
+        for kernel in kernels(program, group, naming, plan.described)
     )
 
 
-def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
+def _planned(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Tile:
+    choice = plan.row(_STEP[kernel.kind], dtype, padded(dim)).choice
+    if choice is None:
+        raise ValueError(f"{kernel.name}: no tile fits {plan.target} for vectors of {dim} elements of {dtype}")
+    return choice.tile
+
+
+def _signature(kernel: Kernel, tile: Tile, dtype: str, dim: int) -> Signature:
     acc = "f64" if dtype == "f64" else "f32"
     types: dict[str, str] = {}
     aligned: list[str] = []
+    block = padded(dim)
+    described = kernel.described and ITEMSIZE[dtype] == 2 and dim % 8 == 0  # as the module's _describable
     for tensor in kernel.tensors:
         element = {"vector": dtype, "acc": acc}.get(tensor.element, tensor.element)
         types[f"{tensor.name}_ptr"] = f"*{TYPES[element]}"
+        if described and tensor.block:
+            rows = tile.block_m if tensor.block == "BLOCK_M" else tile.block_n
+            types[f"{tensor.name}_ptr"] = f"tensordesc<{TYPES[element]}[1, 1, {rows}, {block}]>"
         aligned.append(f"{tensor.name}_ptr")
         for name in tensor.arguments:
             types[name] = "i32"
@@ -59,11 +73,6 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     types |= dict.fromkeys(("H", "G", "N", "M", *kernel.sizes), "i32")
     if kernel.strips:
         types |= {"row_start": "i32", "row_stop": "i32", "PAIRS": "constexpr"}
-    block = padded(dim)
-    row = plan.row(_STEP[kernel.kind], dtype, block)
-    if row.choice is None:
-        raise ValueError(f"{kernel.name}: no tile fits {plan.target} for vectors of {dim} elements of {dtype}")
-    tile = row.choice.tile
     constants: dict[str, int | bool] = {}
     for name in kernel.dims:
         constants |= {name: dim, f"BLOCK_{name}": block}
@@ -74,6 +83,9 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
     if kernel.splits:
         types["SPLITS"] = "constexpr"
         constants["SPLITS"] = 1
+    if kernel.described:
+        types |= {"DESCRIBED": "constexpr", "ROLES": "constexpr"}
+        constants |= {"DESCRIBED": described, "ROLES": described and tile.roles}
     if kernel.strips:
         constants["PAIRS"] = True
     return Signature(
@@ -84,7 +96,5 @@ def _signature(kernel: Kernel, plan: Plan, dtype: str, dim: int) -> Signature:
         constants=constants,
         aligned=tuple(aligned),
         acc=TYPES[acc],
-        warps=tile.warps,
-        stages=tile.stages,
-        registers=tile.registers,
+        tile=tile,
     )

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +16,10 @@ from attnc.codegen.emit import emit
 from attnc.codegen.lower import lower
 from attnc.codegen.plan import Pass, plan
 from attnc.codegen.planner.targets import Gpu, targets
+from attnc.codegen.planner.tile import Tile
 from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable
 from attnc.dsl.ir import Construct
-
-Tiling = tuple[int, int, int, int, int]
-"""BLOCK_M, BLOCK_N, warps, stages, and the most registers that a thread may take; 0 for no limit."""
 
 NVIDIA = ("ttir", "ttgir", "llir", "ptx", "sass", "cubin")
 AMD = ("ttir", "ttgir", "llir", "amdgcn", "hsaco")
@@ -31,7 +29,8 @@ BINARY = ("cubin", "hsaco")
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
     """One kernel's machine code and what it was made from: every stage of Triton's compiler by its name, the bytes of
-    shared memory and columns of tensor memory that a block takes."""
+    shared memory and columns of tensor memory that a block takes, and its warps: more than its tile's where warps have
+    roles, for those that issue products and copies stand beside."""
 
     signature: Signature
     target: str
@@ -40,6 +39,13 @@ class Compiled:
     texts: Mapping[str, str | bytes]
     shared: int
     tensor_columns: int = 0
+    block_warps: int = 0
+
+    @property
+    def rescaling(self) -> int:
+        """Warps of the largest role beside the first, where warps have roles: in a forward, those that rescale sums."""
+        found = re.findall(r"^ *partition\d+\(.* num_warps\((\d+)\)", str(self.texts.get("ttgir", "")), re.MULTILINE)
+        return max(map(int, found), default=0)
 
     @property
     def kernel(self) -> str:
@@ -47,7 +53,7 @@ class Compiled:
 
     @property
     def warps(self) -> int:
-        return self.signature.warps
+        return self.signature.tile.warps
 
     @property
     def binary(self) -> bytes:
@@ -87,7 +93,7 @@ def compile_kernels(
     target: str,
     dtype: str = "bf16",
     dim: int = 64,
-    tiles: Mapping[Pass, Tiling] | None = None,
+    tiles: Mapping[Pass, Tile] | None = None,
     passes: Iterable[Pass] = ("forward", "query", "key"),
 ) -> tuple[Compiled, ...]:
     """Every kernel of a spec for ``target`` (sm_90, h100, gfx942), vectors of ``dim`` elements of ``dtype``,
@@ -101,18 +107,10 @@ def compile_kernels(
     chosen = plan(program, target)
     with _loaded(emit(program, chosen)) as module:
         return tuple(
-            _compile(module, _tiled(signature, tiles or {}), target, dtype, dim)
-            for signature in signatures(program, chosen, dtype, dim)
+            _compile(module, signature, target, dtype, dim)
+            for signature in signatures(program, chosen, dtype, dim, tiles)
             if signature.step in wanted
         )
-
-
-def _tiled(signature: Signature, tiles: Mapping[Pass, Tiling]) -> Signature:
-    if signature.step not in tiles:
-        return signature
-    block_m, block_n, warps, stages, registers = tiles[signature.step]
-    constants = {**signature.constants, "BLOCK_M": block_m, "BLOCK_N": block_n}
-    return replace(signature, constants=constants, warps=warps, stages=stages, registers=registers)
 
 
 @contextmanager
@@ -149,9 +147,9 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
         {(names.index(name),): value for name, value in constants.items()},
         {(names.index(name),): [["tt.divisibility", 16]] for name in signature.aligned},
     )
-    options = {"num_warps": signature.warps, "num_stages": signature.stages}
-    if signature.registers:
-        options["maxnreg"] = signature.registers
+    options = {"num_warps": signature.tile.warps, "num_stages": signature.tile.stages}
+    if signature.tile.registers:
+        options["maxnreg"] = signature.tile.registers
     try:
         made: Any = triton.compile(source, target=gpu, options=options)
     except Exception as error:  # of many kinds: a compile error, a pass that fails, an assembler
@@ -165,4 +163,5 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
         texts=dict(made.asm),
         shared=made.metadata.shared,
         tensor_columns=getattr(made.metadata, "tmem_size", None) or 0,
+        block_warps=made.metadata.num_warps,
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # a module that is warm in the cache needs nothing of the com
 
 MOST = 4  # tiles of a pass that are measured
 Entry = tuple[int, ...]
-"""A tile as a module's table has it: BLOCK_M, BLOCK_N, warps, stages, most registers of a thread."""
+"""A tile as a module's table has it: BLOCK_M, BLOCK_N, warps, stages, most registers of a thread, roles of warps."""
 Run = Callable[[], object]
 Measure = Callable[[Run], float]
 """Milliseconds of a run. Raises what Triton raises for a tile that it or the GPU refuses."""

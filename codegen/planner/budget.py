@@ -87,7 +87,9 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
     elif kind == "tcgen05":
         line(names[0], 0 if emulated else held)
         line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
-        if tile.stages > 1 and not emulated:
+        if tile.roles:
+            line("from role to role", 1088 if work.step == "forward" else 64)
+        if tile.stages > 1 and not emulated and not tile.roles:
             # What a second product reads transposed lives on until that product is done.
             line(
                 "one more of what is read twice",
@@ -189,7 +191,9 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind
 def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int) -> int:
     """Columns of tensor memory (sm_100), of 128 rows of 32 bits; a power of two is allocated."""
     c = tile.moved
-    if dtype == "f32":  # operands rest there too, in two parts each
+    if tile.roles:  # the next tile's scores are made while these are read
+        used = 2 * work.scores * c + work.totals * dim + work.maps * c // 2
+    elif dtype == "f32":  # operands rest there too, in two parts each
         used = {"forward": 3 * c + 3 * dim + 128, "query": 7 * c + 4 * dim, "key": 7 * c + 7 * dim - 64}[work.step]
     else:
         used = work.scores * c + work.totals * dim + work.maps * c // 2

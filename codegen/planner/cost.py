@@ -77,12 +77,20 @@ def clocks(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, blocks: int, 
     contexts = float(max(1, blocks)) if kind == "tcgen05" else max(1.0, tile.warps / 4 * blocks)
     busiest = max(products, special, fp32, integer, shared, issue, memory, columns)
     # Operands are read while a product runs; what is beyond it is not hidden by it.
-    chain = (products, special, fp32, integer, columns)
-    # A warp with rows for two instructions has two chains, and fills the gaps of one with the other (read of bf16).
-    chains = max(1.0, tile.held / (16 * tile.warps)) if kind == "mma" and size == 2 and not crossing else 1.0
-    alone = max(chain) + (sum(chain) - max(chain)) / chains + max(0.0, shared - products)
-    alone += LOOP + (CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products))
-    ahead = tile.stages - (1.5 if kind in ("mma", "mfma") else 1.0)
+    wait = LOOP + (CROSSING if crossing else WAIT * (1 if kind == "mma" else work.products))
+    if tile.roles:  # products, loads and the rescaling of sums run beside the scores' own warps, which are contexts
+        parts = (special, fp32 - rescaled / gpu.fp32, integer, columns - 2 * rescaled / 128)
+        count = max(1.0, tile.warps / 4)
+        # Warps that share rows exchange maxima of rows in the forward.
+        wait = LOOP + CROSSING if work.step == "forward" and 32 * tile.warps > tile.held else wait
+        alone = max(products, shared, wait + (sum(parts) + (count - 1) * max(parts)) / count)
+        ahead = float(tile.stages)
+    else:
+        chain = (products, special, fp32, integer, columns)
+        # A warp with rows for two instructions has two chains, and fills the gaps of one with the other (read of bf16).
+        chains = max(1.0, tile.held / (16 * tile.warps)) if kind == "mma" and size == 2 and not crossing else 1.0
+        alone = max(chain) + (sum(chain) - max(chain)) / chains + max(0.0, shared - products) + wait
+        ahead = tile.stages - (1.5 if kind in ("mma", "mfma") else 1.0)
     alone += max(0.0, MEMORY - ahead * alone)
     return Clocks(
         pipes=(products, special, fp32, integer, shared, issue, memory, columns),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from attnc.codegen.planner.budget import Budget, budget, occupancy
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
-from attnc.codegen.planner.tile import Tile
+from attnc.codegen.planner.tile import ITEMSIZE, Tile
 from attnc.codegen.planner.work import Pass, Work
 
 # Rows that stay, rows that move, warps: a warp has 16 rows (a wavefront 32), so that warps share none.
@@ -20,6 +20,8 @@ SHAPES = (
     (128, 128, 8), (128, 64, 8), (128, 64, 4), (128, 32, 8), (128, 32, 4), (64, 128, 4), (64, 64, 4), (64, 32, 4),
     (128, 16, 8), (64, 16, 4), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 1),
 )  # fmt: skip
+# The same where warps have roles of their own (sm_100); what the calibration knows of them is considered.
+ROLES = ((128, 128, 8), (128, 64, 8), (64, 64, 4))
 DOUBT = 64  # registers a thread, by which the estimate may be too high
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
@@ -77,6 +79,8 @@ def alike(architecture: str) -> str:
 def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
     """What the calibration says of a tile. A limit of registers that the kernel keeps to anyway changes nothing."""
     key = (alike(gpu.architecture), tile.step, dtype, dim, *tile[1:5])
+    if tile.roles:
+        return calibration().get((*key, True))
     if tile.registers and (seen := calibration().get((*key, tile.registers))):
         return seen
     seen = calibration().get(key)
@@ -85,10 +89,11 @@ def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
 
 
 def limited(tile: Tile, blocks: int, gpu: Gpu) -> Tile:
-    """The tile with its registers limited so that an SM holds ``blocks``; as it is where that limits nothing, and on
-    AMD's GPUs, whose compiler takes no limit."""
+    """The tile with its registers limited so that an SM holds ``blocks``; as it is where that limits nothing, where
+    roles divide registers among them, and on AMD's GPUs, whose compiler takes no limit."""
     most = gpu.registers // (max(1, blocks) * tile.warps * gpu.warp) // 8 * 8
-    return tile._replace(registers=most) if gpu.warp == 32 and most < gpu.registers_thread else tile
+    limits = gpu.warp == 32 and most < gpu.registers_thread and not tile.roles
+    return tile._replace(registers=most) if limits else tile
 
 
 def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
@@ -108,7 +113,9 @@ def stages(dtype: str, dim: int, gpu: Gpu) -> tuple[int, ...]:
 def outside(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
     """Bytes of stack a thread of a kernel that spills outside its loops alone."""
     seen = measured(tile, dtype, dim, gpu)
-    return 0 if seen is None or not seen.stack or seen.hot else seen.stack
+    if seen is None or not seen.stack or seen.hot:
+        return 0
+    return seen.stack
 
 
 def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Iterator[Tile]:
@@ -130,8 +137,21 @@ def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Itera
                 yield more
 
 
+def calibrated(work: Work, gpu: Gpu) -> bool:
+    """Whether a kernel is of the kind that the calibration compiled, which on sm_100 reads vectors by descriptors."""
+    return work.plain and (work.described or gpu.matrix != "tcgen05")
+
+
+def with_roles(work: Work, dtype: str, gpu: Gpu) -> Iterator[Tile]:
+    """Tiles whose warps may have roles of their own: tensors come by descriptors there, and the kernel is of the kind
+    that is calibrated."""
+    if gpu.matrix == "tcgen05" and ITEMSIZE[dtype] == 2 and calibrated(work, gpu):
+        for held, moved, warps in ROLES:
+            yield Tile(work.step, held, moved, warps, 2, roles=True)
+
+
 def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
-    """Every tile that may be chosen."""
+    """Every tile that may be chosen, but those with roles."""
     for held, moved, warps in shapes(dtype, dim, gpu):
         for count in stages(dtype, dim, gpu):
             yield Tile(step, held, moved, warps, count)
@@ -144,7 +164,7 @@ def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget)
     if shared > gpu.shared_block:
         reason = f"{shared:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block"
         return Refusal(tile=tile, reason=reason, spill=None)
-    columns = seen.columns if seen and work.plain else found.columns
+    columns = seen.columns if seen and calibrated(work, gpu) else found.columns
     if columns > gpu.tensor_columns:
         reason = f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}"
         return Refusal(tile=tile, reason=reason, spill=None)
@@ -152,7 +172,7 @@ def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget)
         if seen.hot:
             reason = f"spills in its loops, {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
             return Refusal(tile=tile, reason=reason, spill=seen.stack)
-        if work.plain:
+        if calibrated(work, gpu):
             return None
     beyond = found.registers_thread - gpu.registers_thread
     if beyond <= 0:
@@ -188,18 +208,32 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
             elif found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
                 most = -1 if rank(tile, found) else found.blocks
                 more = limited(tile, found.blocks + 1, gpu)  # fewer registers pay where they were compiled, and held
-                seen = measured(more, dtype, dim, gpu) if more.registers and len(members) == 1 and work.plain else None
+                seen = (
+                    measured(more, dtype, dim, gpu)
+                    if more.registers and len(members) == 1 and calibrated(work, gpu)
+                    else None
+                )
                 if found.limits == "registers" and seen is not None and seen.hot == 0:
                     rank(more, occupied(work, more, dtype, dim, gpu))
             if found.limits != "shared memory" and most > 0:
                 break
         if ranked and not _priced(dtype, dim):
             break
+    for tile in with_roles(work, dtype, gpu):
+        if measured(tile, dtype, dim, gpu) is None:
+            continue
+        found = occupied(work, tile, dtype, dim, gpu)
+        if (reason := fault(work, tile, dtype, dim, gpu, found)) is not None:
+            refused.append(reason)
+            continue
+        rank(tile, found)
     ranked.sort()
     for place, (_, _, tile, found, cost) in enumerate(ranked):
         reason = _elsewhere(work, tile, dtype, dim, gpu, members)
         if reason is None:
-            if len(members) == 1 and work.plain and measured(tile, dtype, dim, gpu):  # the blocks counted on, for all
+            if (
+                len(members) == 1 and calibrated(work, gpu) and measured(tile, dtype, dim, gpu)
+            ):  # the blocks counted on, for all
                 tile = limited(tile, found.blocks, gpu)
             return Choice(
                 tile=tile,
@@ -226,10 +260,12 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
 def occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     """The budget, with the blocks of an SM as the compiler's own registers allow them, where they are known."""
     found = budget(work, tile, dtype, dim, gpu)
-    seen = measured(tile, dtype, dim, gpu) if work.plain else None
+    seen = measured(tile, dtype, dim, gpu) if calibrated(work, gpu) else None
     if seen is None or seen.registers is None:
         return found
     blocks, limits = occupancy(gpu, tile, found.shared_bytes, seen.registers, seen.columns)
+    if tile.roles:  # the roles' warps beside the tile's take the rest of the registers
+        return found._replace(blocks=min(1, blocks), limits="registers")
     return found._replace(blocks=blocks, limits=limits)
 
 

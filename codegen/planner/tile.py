@@ -12,7 +12,8 @@ ITEMSIZE = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 class Tile(NamedTuple):
     """``held`` rows stay in the block (queries; keys in the pass by keys), ``moved`` rows of the other axis stream
     through it. ``stages``: Triton's num_stages; ``registers``: the most that the compiler may give a thread, so that an
-    SM holds as many blocks as planned, 0 for any. A tuple, for the planner makes thousands."""
+    SM holds as many blocks as planned, 0 for any; ``roles``: whether warps have roles of their own. A tuple, for the
+    planner makes thousands."""
 
     step: Pass
     held: int
@@ -20,6 +21,7 @@ class Tile(NamedTuple):
     warps: int
     stages: int
     registers: int = 0
+    roles: bool = False
 
     @property
     def block_m(self) -> int:
@@ -30,13 +32,14 @@ class Tile(NamedTuple):
         return self.held if self.step == "key" else self.moved
 
     @property
-    def entry(self) -> tuple[int, int, int, int, int]:
+    def entry(self) -> tuple[int, int, int, int, int, bool]:
         """A row of a module's table."""
-        return self.block_m, self.block_n, self.warps, self.stages, self.registers
+        return self.block_m, self.block_n, self.warps, self.stages, self.registers, self.roles
 
     def __str__(self) -> str:
+        text = f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages"
         limit = f", at most {self.registers} registers" if self.registers else ""
-        return f"{self.block_m} queries x {self.block_n} keys, {self.warps} warps, {self.stages} stages{limit}"
+        return f"{text}{limit}{', warps with roles' if self.roles else ''}"
 
 
 def padded(dim: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from attnc.codegen.build import TRUE
 from attnc.codegen.exponent import exponent, pulled, regrouped
 from attnc.codegen.lower import Group, Program
 from attnc.dsl.ir import (
@@ -49,7 +50,8 @@ class Work:
     """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
     pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32; ``streamed``,
-    ``gathered`` and ``paired``: bytes of inputs that a row of the moved axis, of the held axis, and a pair reads.
+    ``gathered`` and ``paired``: bytes of inputs that a row of the moved axis, of the held axis, and a pair reads;
+    ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors.
     The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
     ``integer`` ones, and ``mask`` ones that a partial tile adds."""
 
@@ -69,6 +71,7 @@ class Work:
     streamed: int
     gathered: int
     paired: int
+    described: bool
     vector: float
     special: float
     tanh: float
@@ -125,6 +128,7 @@ def of_group(program: Program, group: Group, step: Pass) -> Work:
         streamed=sum(bytes for bytes, axes in reads if axes == ("i" if step == "key" else "j")),
         gathered=sum(bytes for bytes, axes in reads if axes == ("j" if step == "key" else "i")),
         paired=sum(bytes for bytes, axes in reads if axes == "ij"),
+        described=group.step == 1 and (group.key_mask if by_query else group.query_mask) == TRUE,
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
         special=exponential + backward.special,

@@ -10,7 +10,7 @@ from attnc.codegen.planner.targets import Gpu, targets
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.planner.work import Pass
 from attnc.dsl.ir import Construct
-from attnc.runtime.aot import Compiled, Tiling, compile_kernels
+from attnc.runtime.aot import Compiled, compile_kernels
 from attnc.runtime.machine import amd, model
 from attnc.runtime.machine.disassembly import disassemble
 from attnc.runtime.machine.facts import CAVEAT, KernelFacts, LoopFacts, Occupancy
@@ -35,11 +35,11 @@ def inspect(
     target: str,
     dtype: str = "bf16",
     dim: int = 64,
-    tiles: Mapping[Pass, Tiling] | None = None,
+    tiles: Mapping[Pass, Tile] | None = None,
     passes: Iterable[Pass] = ("forward", "query", "key"),
 ) -> tuple[KernelFacts, ...]:
-    """The facts of every kernel of a spec, compiled for ``target`` with the planner's tiles, or with ``tiles``:
-    (BLOCK_M, BLOCK_N, warps, stages) by pass.
+    """The facts of every kernel of a spec, compiled for ``target`` with the planner's tiles, or with ``tiles`` by
+    pass.
 
     Raises ValueError for a target that no kernel can be compiled for, RuntimeError under TRITON_INTERPRET=1 and for a
     kernel that Triton's compiler refuses, ModuleNotFoundError without triton."""
@@ -51,7 +51,8 @@ def inspect_kernel(compiled: Compiled) -> KernelFacts:
     gpu = targets().find(compiled.target)
     assert isinstance(gpu, Gpu), "compile_kernels refuses processors"
     signature = compiled.signature
-    block_m, block_n = int(signature.constants["BLOCK_M"]), int(signature.constants["BLOCK_N"])
+    tile = signature.tile
+    block_m, block_n = tile.block_m, tile.block_n
     facts = KernelFacts(
         kernel=compiled.kernel,
         step=signature.step,
@@ -60,8 +61,8 @@ def inspect_kernel(compiled: Compiled) -> KernelFacts:
         dim=compiled.dim,
         block_m=block_m,
         block_n=block_n,
-        warps=signature.warps,
-        stages=signature.stages,
+        warps=tile.warps,
+        stages=tile.stages,
         shared=compiled.shared,
         tensor_columns=compiled.tensor_columns,
     )
@@ -70,18 +71,21 @@ def inspect_kernel(compiled: Compiled) -> KernelFacts:
         note = "registers, spilled registers and stack are the hsaco's metadata; its code is not read"
         return replace(facts, registers=usage.registers, stack=usage.stack, spills=usage.spilled, note=note)
     code = disassemble(compiled.binary)
-    tile = Tile(signature.step, block_m, block_n, signature.warps, signature.stages)
-    blocks, limit = occupancy(gpu, tile, compiled.shared, code.registers, compiled.tensor_columns)
+    resident = tile._replace(warps=compiled.block_warps)
+    blocks, limit = occupancy(gpu, resident, compiled.shared, code.registers, compiled.tensor_columns)
     facts = replace(
         facts,
         registers=code.registers,
         stack=code.stack,
         spills=sum(item.base in ("LDL", "STL") for item in code.instructions),
         instructions=len(code.instructions),
-        occupancy=Occupancy(blocks=blocks, warps=blocks * signature.warps, limit=limit),
+        occupancy=Occupancy(blocks=blocks, warps=blocks * compiled.block_warps, limit=limit),
     )
-    if model.specialized(code):
-        return replace(facts, note="warps have roles of their own: the model does not price their loops")
     scores = block_m * block_n * signature.maps
-    loops = model.hot_loops(code, gpu, warps=signature.warps, blocks=blocks, scores=scores, dim=compiled.dim)
+    try:
+        loops = model.hot_loops(
+            code, gpu, warps=tile.warps, blocks=blocks, scores=scores, dim=compiled.dim, rescaling=compiled.rescaling
+        )
+    except ValueError as error:
+        return replace(facts, note=f"not priced: {error}")
     return replace(facts, loops=loops)

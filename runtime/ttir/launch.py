@@ -123,7 +123,8 @@ class NativeKernel:
         return _Compiled(launch=made.launch, names=names, sites=lowered.sites, library=made)
 
     def _launch(self, compiled: _Compiled, bound: dict[str, Any], grid: Sequence[int]) -> None:
-        values = [bound[name] for name in compiled.names]
+        parts = [(name, part) for name in compiled.names for part in _parts(bound[name])]
+        names, values = [name for name, _ in parts], [part for _, part in parts]
         count = len(values)
         slots, low, high = ((ctypes.c_int64 * max(count, 1))() for _ in range(3))
         for number, value in enumerate(values):
@@ -134,18 +135,25 @@ class NativeKernel:
         if fault[0] == _NO_MEMORY:
             raise MemoryError(f"{self.function.__name__}: no memory for a program's tiles")
         if fault[0]:
-            raise KernelFault(self._message(compiled, values, list(fault)))
+            raise KernelFault(self._message(compiled.sites, names, values, list(fault)))
 
-    def _message(self, compiled: _Compiled, values: Sequence[Any], fault: Sequence[int]) -> str:
+    def _message(self, sites: Sequence[Site], names: Sequence[str], values: Sequence[Any], fault: Sequence[int]) -> str:
         _, number, x, y, z, address = fault
-        site = compiled.sites[number]
+        site = sites[number]
         where = f"program ({x}, {y}, {z}), {Path(site.place.file).name}:{site.place.line}"
         if line := getline(site.place.file, site.place.line).strip():
             where += f": {line}"
         what = site.what
         if site.element:
-            what += " every tensor" if site.origin == ANY else _argument(compiled.names, values, site.origin, address)
+            what += " every tensor" if site.origin == ANY else _argument(names, values, site.origin, address)
         return f"{self.function.__name__} {what}; {where}"
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """What Triton makes of an argument: of a descriptor its tensor, extents and strides."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return (value.base, *value.shape, *value.strides) if isinstance(value, TensorDescriptor) else (value,)
 
 
 def _argument(names: Sequence[str], values: Sequence[Any], number: int, address: int) -> str:

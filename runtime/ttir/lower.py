@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from attnc.runtime.ttir import tensors
 from attnc.runtime.ttir.ir import Block, Function, Module, Op, Type, Unsupported
 from attnc.runtime.ttir.scalars import PRELUDE, c_type, constant, cost, expression
-from attnc.runtime.ttir.writer import ANY, Index, Site, Value, Writer, named
+from attnc.runtime.ttir.writer import ANY, Described, Index, Site, Value, Writer, named
 
 # A lazy value that is read more than once is stored if an element costs more than this many additions: floats, which
 # are read beside other arrays, sooner than the integers that addresses and masks are made of.
@@ -75,8 +75,10 @@ class _Lowering:
         name = identifier(self._function.name)
         parameters = [f"Frame_{name}* __restrict F", "const Program& at"]
         for number, (argument, kind) in enumerate(self._function.body.arguments):
-            parameters.append(f"{c_type(kind.element)} a{number}")
-            env[argument] = named(kind, f"a{number}", number if self._function.public and kind.is_pointer else ANY)
+            passed = _passed(kind)
+            parameters.append(f"{c_type(passed.element)} a{number}")
+            value = named(passed, f"a{number}", number if self._function.public and passed.is_pointer else ANY)
+            env[argument] = _described(kind, value, number) if kind.described else value
         parameters += [f"{c_type(kind.element)}& r{n}" for n, kind in enumerate(self._function.returns)]
         self._op(self._block(self._function.body, env), env)
         frame = "\n".join(f"  {line}" for line in self.writer.fields)
@@ -288,13 +290,24 @@ def identifier(name: str) -> str:
     return re.sub(r"\W", "_", name)
 
 
+def _passed(kind: Type) -> Type:
+    """What an argument is passed as: a descriptor as the address of its tensor."""
+    return Type(f"*{kind.element}") if kind.described else kind
+
+
+def _described(kind: Type, base: Value, number: int) -> Value:
+    """A descriptor among the arguments: its extents and strides are those behind it."""
+    rank = len(kind.shape)
+    names = [f"a{number + place}" for place in range(1, 1 + 2 * rank)]
+    described = Described(base=base, extents=tuple(names[:rank]), strides=tuple(names[rank:]))
+    return Value(type=kind, read=base.read, origin=base.origin, described=described)
+
+
 def _entry(kernel: Function, serial: bool) -> str:
     """The launch: programs are claimed one by one by as many threads as were asked for; by one where they add to
     memory, so that the order is always the same."""
     arguments = []
-    for number, (_, kind) in enumerate(kernel.body.arguments):
-        if kind.described:
-            raise Unsupported(f"ttir: {kernel.name} takes a descriptor as an argument")
+    for number, kind in enumerate(_passed(kind) for _, kind in kernel.body.arguments):
         slot = f"launch->arguments[{number}]"
         held = f"from_bits<double>({slot})" if kind.is_float else slot
         arguments.append(f"({c_type(kind.element)})({held})")

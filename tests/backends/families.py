@@ -47,10 +47,11 @@ class Family:
     E: int
     layout: str
     per_batch: bool  # a query offset for each batch entry
+    target: str = "generic"
 
     @cached_property
     def op(self) -> Op:
-        return attnc.loads(self.spec)
+        return attnc.loads(self.spec, target=self.target)
 
     def call(self, shape: Shape) -> Call:
         """The same call for the same shape."""
@@ -126,6 +127,7 @@ def families(draw: Draw, *, dims: tuple[int, ...] = DIMS, groups: tuple[int, ...
         E=draw(st.sampled_from(dims)),
         layout=draw(st.sampled_from(["BHND", "BNHD", "spread"])),
         per_batch=draw(st.integers(0, 3)) == 0,
+        target=draw(st.sampled_from(["generic", "sm_100"])),  # the second reads vectors by descriptors
     )
 
 

@@ -110,7 +110,7 @@ def as_python(call: Call, backend: str, dtype: torch.dtype) -> str:
             "from tests.backends.calls import Call, check",
             "from tests.backends.fuzz import unpacked",
             f"# { ({name: tuple(x.shape) for name, x in call.vectors.items()}) } {shown} {dict(call.options)}",
-            f"op = attnc.loads({str(call.op)!r})",
+            f"op = attnc.loads({str(call.op)!r}, target={call.op._target!r})",
             f'check(Call(op=op, **unpacked("{packed(tensors)}")), "{backend}", {dtype})',
         ]
     )

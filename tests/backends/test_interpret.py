@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # nump
 SMALL = calls(lengths=(1, 5, 17, 33), dims=(1, 3, 16, 17, 24), groups=(1, 3))
 
 
-@given(call=SMALL, dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+@given(call=SMALL, dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))
 def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
     note(str(call.op))
     check(call, "interpret", dtype)

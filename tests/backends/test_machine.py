@@ -15,8 +15,9 @@ import pytest
 
 from attnc.codegen.planner.targets import Gpu, targets
 from attnc.runtime.machine import CAVEAT, KernelFacts, LoopFacts, amd, as_json, as_text, misses
-from attnc.runtime.machine.disassembly import Instruction, functions
+from attnc.runtime.machine.disassembly import Code, Instruction, functions
 from attnc.runtime.machine.loops import loops
+from attnc.runtime.machine.model import role_loops
 from attnc.runtime.machine.pipes import bytes_moved, pipe_of, product, registers
 from attnc.runtime.machine.simulate import clocks
 
@@ -315,3 +316,52 @@ def test_limits_of_the_examples(pytestconfig: pytest.Config) -> None:
     known = {name: float(figure) for name, figure in (line.rsplit(": ", 1) for line in KNOWN.read_text().splitlines())}
     assert {name: figure for name, figure in found.items() if figure > 1.02 * known.get(name, 0.0)} == {}
     assert known.keys() - found.keys() == set()
+
+
+# --- warps with roles -------------------------------------------------------------------------
+
+ROLES = """\
+	.section	.text.kernel,"ax",@progbits
+        /*0000*/                   BRX R2 -0x10 (*"BRANCH_TARGETS .L_x_0,.L_x_1,.L_x_2"*) ;
+.L_x_0:
+        /*0010*/                   UTCHMMA gdesc[UR4], gdesc[UR6], tmem[UR8], tmem[UR10], idesc[UR11], UPT ;
+        /*0020*/               @P0 BRA `(.L_x_0) ;
+        /*0030*/                   EXIT ;
+.L_x_1:
+        /*0040*/                   SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R3 ;
+        /*0050*/              @!P0 BRA `(.L_x_1) ;
+.L_x_2:
+{exponentials}
+        /*0900*/               @P0 BRA `(.L_x_2) ;
+        /*0910*/                   EXIT ;
+"""
+
+
+@pytest.mark.parametrize(("count", "fine"), [(8, True), (4, False)])
+def test_loops_of_roles(count: int, fine: bool) -> None:
+    """Scores are the leaf loops with exponentials; a loop that only waits is none."""
+    exponentials = "\n".join(
+        f"        /*{0x100 + 16 * n:04x}*/                   MUFU.EX2 R4, R5 ;" for n in range(count)
+    )
+    ((_, instructions, labels),) = functions(ROLES.format(exponentials=exponentials))
+    code = Code(name="kernel", registers=168, stack=0, instructions=tuple(instructions), labels=labels)
+    if not fine:
+        with pytest.raises(ValueError, match="not told apart"):
+            role_loops(code)
+        return
+    products, scores, sums, loads = role_loops(code)
+    assert [[len(loop.numbers) for loop in found] for found in (products, scores, sums, loads)] == [[2], [9], [], []]
+
+
+def test_a_kernel_with_roles_is_priced() -> None:
+    job = "causal:sm_100:64:forward+query+key"
+    for item in worker(job)[job]:
+        full, partial = item["loops"]
+        assert (full["tiles"], partial["tiles"]) == ("full", "partial")
+        assert item["note"] == "" and item["occupancy"]["blocks"] == 1
+        assert item["occupancy"]["warps"] > item["warps"], "those of the other roles"
+        assert full["descriptors"] and full["instructions_per_score"] <= 9.0
+        assert full["products"] == pytest.approx({"forward": 2, "query": 3, "key": 4}[item["step"]])
+        assert full["special_per_score"] >= 1.0, "exponentials are another role's than products"
+        assert full["spills"] == partial["spills"] == 0
+        assert 0 < full["est"] <= full["limit"] <= 100

@@ -200,7 +200,7 @@ def test_planning_takes_little() -> None:
 def test_the_model_against_what_triton_reported() -> None:
     """Never below, at most 5% above; what docs/planner.md says of the table."""
     for (architecture, step, dtype, dim, *shape), seen in search.calibration().items():
-        gpu, tile = targets().find(architecture), Tile(step, *shape)
+        gpu, tile = targets().find(architecture), Tile(step, *shape[:4], roles=len(shape) > 4)
         assert isinstance(gpu, Gpu)
         lines = shared_lines(work(CAUSAL, step), tile, dtype, dim, matrix(tile, dtype, gpu))
         model = sum(line.amount for line in lines)
@@ -214,9 +214,8 @@ SPILL_OUTSIDE = {
     ("sm_80", "key", 128): 8,
     ("sm_90", "key", 64): 32,
     ("sm_90", "key", 128): 8,
-    ("sm_100", "forward", 128): 56,
-    ("sm_100", "key", 64): 192,
-    ("sm_100", "key", 128): 720,
+    ("sm_100", "forward", 64): 16,
+    ("sm_100", "forward", 128): 16,
 }
 
 
@@ -271,6 +270,22 @@ def test_a_tanh_is_one_instruction_of_16_bits() -> None:
     half, single = (clocks(work(capped, "forward"), tile, dtype, 64, gpu, 1).pipes for dtype in ("bf16", "f32"))
     assert half[special] == 128 * 64 * 2 / gpu.special and single[special] == 128 * 64 * 3 / gpu.special
     assert single[fp32] - half[fp32] == 128 * 64 * 8 / gpu.fp32
+
+
+def test_warps_have_roles_on_sm_100_where_descriptors_load() -> None:
+    def roles(text: str, target: str, dtype: str = "bf16") -> set[tuple[str, int]]:
+        found = plan(program(text), target)
+        rows = ((step, dim, found.row(step, dtype, dim).choice) for step in PASSES for dim in (64, 128))
+        return {(step, dim) for step, dim, choice in rows if choice is not None and choice.tile.roles}
+
+    causal = "attention a { score dot(q, k) mask causal normalize softmax }"
+    every = {(step, dim) for step in PASSES for dim in (64, 128)}
+    assert roles(causal, "sm_100") == roles(causal, "b200") == every
+    assert all(roles(causal, target) == set() for target in ("generic", "sm_80", "sm_90", "sm_120", "gfx942"))
+    assert roles(causal, "sm_100", "f32") == set(), "not by descriptors"
+    dilated = "attention a { score dot(q, k) mask (i - j) % 4 == 0 and i - j < 64 and j <= i normalize softmax }"
+    assert roles(dilated, "sm_100") == set(), "rows of a class are no block"
+    assert roles("attention a { score dot(q, k) normalize sigmoid }", "sm_100") == set(), "not calibrated"
 
 
 # --- a shape ----------------------------------------------------------------------------------

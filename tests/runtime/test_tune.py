@@ -79,7 +79,8 @@ def launched(op: Op, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Entry]]:
 
         def run(*args: Any, num_warps: int, num_stages: int, **options: Any) -> object:
             blocks = (args[names.index("BLOCK_M")], args[names.index("BLOCK_N")])
-            tiles.append((*blocks, num_warps, num_stages))
+            roles = "ROLES" in names and args[names.index("ROLES")]
+            tiles.append((*blocks, num_warps, num_stages, options.get("maxnreg", 0), roles))
             return launch(*args, num_warps=num_warps, num_stages=num_stages, **options)
 
         return run
