@@ -38,6 +38,9 @@ ALIBI = "input slope: f32[H] score dot(q, k) / sqrt(D) - slope[h] * abs(i - j)"
 SOFTCAP = "score 50.0 * tanh(dot(q, k) / sqrt(D) / 50.0)"
 
 
+clock = time.perf_counter  # of all samples
+
+
 def spec(score: str = SCORE, mask: str = "", head: str = "") -> str:
     return f"attention a {{ {head} {score} {'mask ' + mask if mask else ''} normalize softmax }}"
 
@@ -128,7 +131,14 @@ def cell(case: Case, dtype: str, backend: str, seconds: float) -> tuple[str, str
     op = attnc.loads(case.text)
     inputs = make_inputs(op.construct, case.sizes, case.inputs(case.sizes))
     found = contend(
-        op, case.sizes, DTYPES[dtype], (backend, case.peer), inputs=inputs, backward=case.backward, seconds=seconds
+        op,
+        case.sizes,
+        DTYPES[dtype],
+        (backend, case.peer),
+        inputs=inputs,
+        backward=case.backward,
+        seconds=seconds,
+        clock=clock,
     )
     ours, theirs = found[backend], found[case.peer]
     if ours.why or theirs.why:
@@ -139,10 +149,12 @@ def cell(case: Case, dtype: str, backend: str, seconds: float) -> tuple[str, str
     return text, f"{ours.milliseconds:.2f}" + (f" off by {theirs.off:.0f} eps" if theirs.off > 64 else "")
 
 
-def table(chosen: list[Case], dtypes: list[str], backend: str, seconds: float) -> None:
+def table(chosen: list[Case], dtypes: list[str], backend: str, seconds: float, quick: bool) -> None:
     print(f"{'time of peer / time of attnc':42}" + "".join(f"{name:^28}" for name in dtypes) + "  ms of attnc")
     for case in chosen:
-        found = [cell(case, dtype, backend, seconds) for dtype in dtypes]
+        # each cell of FlexAttention's compiles for a quarter of a minute
+        own = dtypes[:1] if quick and case.peer == "flex" else dtypes
+        found = [cell(case, dtype, backend, seconds) for dtype in own]
         times = ", ".join(note for _, note in found)
         if all(text == "-" for text, _ in found):
             times = found[0][1].partition(": ")[2]
@@ -173,7 +185,7 @@ def limits(backend: str, seconds: float, quick: bool) -> None:
         shape = sizes(N, D, H=4)
 
         def share(shape: Mapping[str, int] = shape) -> str:
-            found = interleave({"ours": call(dense, shape, "f32", backend), "mm": lambda: a @ a}, seconds)
+            found = interleave({"ours": call(dense, shape, "f32", backend), "mm": lambda: a @ a}, seconds, clock=clock)
             work = 4 * shape["H"] * shape["N"] * shape["M"] * shape["D"]
             shares = [work / ours / (flops / mm) for ours, mm in zip(found["ours"], found["mm"], strict=True)]
             return f"{median(shares):.0%} / 90%   torch.mm {flops / median(found['mm']) / 1e9:.0f} GF/s"
@@ -185,7 +197,7 @@ def limits(backend: str, seconds: float, quick: bool) -> None:
             shape = sizes(1, 128, H=H, G=G, M=8192)
 
             def read(shape: Mapping[str, int] = shape, dtype: str = dtype) -> str:
-                found = interleave({"ours": call(dense, shape, dtype, backend), "sum": x.sum}, seconds)
+                found = interleave({"ours": call(dense, shape, dtype, backend), "sum": x.sum}, seconds, clock=clock)
                 count = 2 * shape["G"] * shape["M"] * 128 * DTYPES[dtype].itemsize
                 shares = [count / ours / (x.nbytes / s) for ours, s in zip(found["ours"], found["sum"], strict=True)]
                 return f"{median(shares):.0%} / 85%   torch.sum {x.nbytes / median(found['sum']) / 1e9:.1f} GB/s"
@@ -219,7 +231,7 @@ def costs(backend: str, seconds: float, quick: bool) -> None:
             op, own = attnc.loads(text), sizes(N, 64, H=1)
             inputs = make_inputs(op.construct, own, {})
             calls = {"dense": call(dense, shape, "f32", backend), "it": call(op, own, "f32", backend, **inputs)}
-            found = interleave(calls, seconds)
+            found = interleave(calls, seconds, clock=clock)
             pairs = live_pairs(op, N)
             each = [t / pairs / (d / 4096**2) for t, d in zip(found["it"], found["dense"], strict=True)]
             missed = "<" if median(each) > reach else ""
@@ -292,14 +304,19 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--backend", default="native")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--busy", action="store_true", help="one thread and its processor time: for a machine with other work to do"
+    )
     parser.add_argument("--seconds", type=float, help="a cell (0.5 with --quick, else 4)")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1 if options.busy else options.threads)
+    global clock
+    clock = time.process_time if options.busy else time.perf_counter
     seconds = options.seconds or (0.5 if options.quick else 4.0)
     began = time.perf_counter()
-    print(machine(), flush=True)
+    print(f"{machine()}, {'processor time' if options.busy else 'wall clock'}", flush=True)
     chosen = [case for case in cases() if options.only in case.label and (case.quick or not options.quick)]
-    table(chosen, options.dtypes, options.backend, seconds)
+    table(chosen, options.dtypes, options.backend, seconds, options.quick)
     if not options.only:
         limits(options.backend, seconds, options.quick)
         costs(options.backend, seconds, options.quick)

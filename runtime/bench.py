@@ -25,9 +25,12 @@ Call = Callable[[], object]
 _LEAST = 1e-3  # seconds of one sample: faster calls are repeated within it
 
 
-def interleave(calls: Mapping[str, Call], seconds: float, least: int = 5) -> dict[str, list[float]]:
+def interleave(
+    calls: Mapping[str, Call], seconds: float, least: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds a call, one sample a round, of each: at least ``least`` rounds and no more than fit into ``seconds``.
-    The order turns by one every round. One untimed call of each comes first."""
+    The order turns by one every round. One untimed call of each comes first. ``clock``: of the samples; with one
+    thread, ``time.process_time`` tells calls apart on a machine that is busy with other work."""
     repeats, names = {}, list(calls)
     for name, call in calls.items():
         call()
@@ -41,10 +44,10 @@ def interleave(calls: Mapping[str, Call], seconds: float, least: int = 5) -> dic
         while len(times[names[0]]) < least or time.perf_counter() < last:
             for name in names:
                 call, repeat = calls[name], range(repeats[name])
-                began = time.perf_counter()
+                began = clock()
                 for _ in repeat:
                     call()
-                times[name].append((time.perf_counter() - began) / len(repeat))
+                times[name].append(max(clock() - began, 1e-9) / len(repeat))
             names = [*names[1:], names[0]]
     finally:
         if collects:
@@ -114,6 +117,7 @@ def contend(
     inputs: Mapping[str, Any],
     backward: bool = False,
     seconds: float = 2.0,
+    clock: Callable[[], float] = time.perf_counter,
     told: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Cell]:
     """Time the contenders ``names`` at one call: backends of the op, ``sdpa``, ``flex``. The first is ours: the others'
@@ -138,7 +142,7 @@ def contend(
             return {name: cells.get(name, Cell(why=f"not timed without {names[0]}")) for name in names}
     told("all")
     with torch.set_grad_enabled(backward):
-        times = interleave(calls, seconds) if calls else {}
+        times = interleave(calls, seconds, clock=clock) if calls else {}
     for name, found in times.items():
         cells[name] = Cell(times=found, off=_off(results[name], results[next(iter(results))]))
     return {name: cells[name] for name in names}
