@@ -407,3 +407,13 @@ def test_auto_takes_eager_without_a_compiler_and_says_so_once(
         assert choose() == "native"
     finally:
         remembered.cache_clear()
+
+
+def test_the_choice_breaks_no_graph(module: dict[str, Any]) -> None:
+    choose = module["_native_or_eager"]
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if choose() == "native" else x - 1
+
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(1)).item() == 1
