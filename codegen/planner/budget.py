@@ -74,6 +74,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
         names = ("queries and cotangents", names[1])
     emulated = dtype == "f32" and kind != "mfma" and kind != "fma"  # three TF32 products: operands in two parts
     row = work.statistics * tile.moved * 4 if work.step == "key" else 0
+    paired = tile.held * tile.moved * _paired(work, size, kind)
     lines: list[Line] = []
 
     def line(what: str, amount: int) -> None:
@@ -82,8 +83,17 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
 
     if kind == "wgmma":
         line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
-        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
+        late = _wide(work) * tile.moved * vector if size < 4 else 0
+        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages - late)
+        line("a tile of them in float32, in two parts", 8 * tile.moved * dim if late else 0)
         line("row statistics, aligned", -(-row * (tile.stages - 1) // ALIGNMENT) * ALIGNMENT)
+    elif kind == "tcgen05" and work.wide and size < 4:
+        late = _wide(work) * tile.moved * vector if work.step == "forward" or not work.scored else 0
+        line(names[0], held)
+        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages - late)
+        line("a tile of them in float32, in two parts", 8 * tile.moved * dim)
+        line("row statistics", row * max(tile.stages - 1, 0))
+        line("barriers", 128)
     elif kind == "tcgen05":
         line(names[0], 0 if emulated else held)
         line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
@@ -96,7 +106,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
                 {"forward": 0, "query": work.keys * tile.moved * vector, "key": moved}[work.step],
             )
         line("row statistics", row * max(tile.stages - 1, 0))
-        line("barriers and alignment", ALIGNMENT if tile.stages > 1 else 64)
+        line("barriers and alignment", ALIGNMENT if tile.stages > 1 and not emulated else 64)
     elif kind == "mma":
         buffers = tile.stages - 1
         line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
@@ -114,7 +124,11 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
     elif kind == "mfma":
         buffers = tile.stages - 1
         single = max(tile.held, tile.moved) * vector
-        across = pair if tile.held < 32 * tile.warps else 0
+        if size == 4 or work.wide:  # float32 weights of 32 rows or more lie as the next product reads them
+            across = 4 * tile.held * tile.moved if min(tile.held, tile.moved) < 32 else 0
+        else:
+            across = pair if tile.held < 32 * tile.warps else 0
+        across = max(across, paired)
         if buffers == 0:
             line("a tile of vectors, one at a time", max(single, across))
         else:
@@ -134,14 +148,28 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
             line("keys", work.keys * tile.moved * vector)
             line("weights, or values", max(pair, tile.moved * vector))
             line("rescale", 4 * tile.held if work.step == "forward" else 0)
-    if work.paired:
-        # In the forward on sm_90 scores change their layout to meet them, in float32.
-        bytes_each = max(work.paired, 4) if kind == "wgmma" and work.step == "forward" else work.paired
-        line("inputs that a pair reads", tile.held * tile.moved * bytes_each)
+    if kind != "mfma":
+        line("inputs that a pair reads", paired)
     line("inputs that a row reads", work.streamed * tile.moved * tile.stages + 2 * work.gathered * tile.held)
-    if work.wide and kind != "mfma":
-        line("values and weights, float32", (tile.moved * dim + tile.held * tile.moved) * 4 if size < 4 else 0)
     return tuple(lines)
+
+
+def _paired(work: Work, size: int, kind: str) -> int:
+    """Bytes of a pair, where it reads inputs of its own: they pass through shared memory into the layout of scores; in
+    the forward, and on sm_100, scores into theirs, in float32. A strip of cotangents leaves on the same way."""
+    if not work.paired:
+        return 0
+    one = max(work.paired, 4) if work.step == "forward" or kind == "tcgen05" else work.paired
+    strips = work.strips > 0 and work.step == "query"
+    return one * (2 + strips if size == 4 else 1)
+
+
+def _wide(work: Work) -> int:
+    """Vectors of a row that are multiplied by float32 weights or cotangents: on sm_90 they are copied a stage less far
+    ahead, and pass through shared memory once more."""
+    if not work.wide:
+        return 0
+    return {"forward": 1, "query": work.keys, "key": work.moved}[work.step]
 
 
 def _buffered(work: Work, tile: Tile, vector: int, emulated: bool, buffers: int) -> tuple[int, int]:
@@ -151,7 +179,7 @@ def _buffered(work: Work, tile: Tile, vector: int, emulated: bool, buffers: int)
     match work.step, emulated:
         case "key", True:
             return tile_of_vectors, 0
-        case "query", True if buffers:
+        case "query", True if buffers and work.scored:
             return work.keys * tile_of_vectors, tile_of_vectors * buffers
         case "key", False if not buffers:
             return work.moved * tile_of_vectors, 0

@@ -302,7 +302,7 @@ def _products(work: Work) -> tuple[int, int]:
         case "forward":
             return work.dots, work.maps
         case "query":
-            return 2 * work.dots, work.maps
+            return work.products - work.maps, work.maps
         case _:
             return 2 * work.dots, 2 * work.maps
 

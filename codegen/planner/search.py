@@ -22,6 +22,11 @@ SHAPES = (
 )  # fmt: skip
 # The same where warps have roles of their own (sm_100); what the calibration knows of them is considered.
 ROLES = ((128, 128, 8), (128, 64, 8), (64, 64, 4))
+# For vectors of 512 bytes and more, whose sums fill the registers of fewer threads: warps share rows.
+LONG = (
+    (128, 64, 8), (128, 32, 8), (128, 16, 8), (64, 64, 8), (64, 64, 4), (64, 32, 8), (64, 32, 4), (64, 16, 4),
+    (32, 32, 8), (32, 32, 4), (32, 32, 2), (32, 16, 2), (16, 16, 8), (16, 16, 4), (16, 16, 1),
+)  # fmt: skip
 DOUBT = 64  # registers a thread, by which the estimate may be too high
 LARGE = 256  # elements of a vector, beyond which the largest tile that fits is taken, unpriced
 
@@ -98,7 +103,8 @@ def limited(tile: Tile, blocks: int, gpu: Gpu) -> Tile:
 
 def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
     """Rows that stay, rows that move, warps: every shape that is considered, large ones first."""
-    for held, moved, warps in SHAPES if _priced(dtype, dim) else SHAPES[-7:]:
+    considered = LONG if dim * ITEMSIZE[dtype] >= 512 else SHAPES
+    for held, moved, warps in considered if _priced(dtype, dim) else SHAPES[-7:]:
         if gpu.warp == 32 or held >= 32 * warps or held <= 32:
             yield held, moved, warps
 

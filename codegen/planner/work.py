@@ -8,7 +8,7 @@ from typing import Literal
 
 from attnc.codegen.build import TRUE
 from attnc.codegen.exponent import exponent, pulled, regrouped
-from attnc.codegen.lower import Group, Program
+from attnc.codegen.lower import DrawnTable, G, Group, Map, Program
 from attnc.dsl.ir import (
     Apply,
     Const,
@@ -41,7 +41,6 @@ _VECTOR = {
 }  # fmt: skip
 
 
-# Bytes of an element of an input; a table that is made once a call has int64.
 _BYTES = {"bool": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "f64": 8}
 
 
@@ -49,9 +48,10 @@ _BYTES = {"bool": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u8": 1, "f16": 2, "
 class Work:
     """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
-    pairs alive at once; ``products``: matrix products of a tile; ``wide``: weights stay float32; ``streamed``,
-    ``gathered`` and ``paired``: bytes of inputs that a row of the moved axis, of the held axis, and a pair reads;
-    ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors.
+    pairs alive at once; ``products``: matrix products of a tile; ``scored``: scores are among them; ``wide``: weights
+    stay float32; ``streamed`` and ``paired``: bytes of inputs that a row of the moved axis and a pair reads;
+    ``gathered``: the most that one of them has for a row of the held axis; ``described``: vectors are read in blocks
+    of rows, as descriptors give them, where the target has descriptors.
     The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
     ``integer`` ones, and ``mask`` ones that a partial tile adds."""
 
@@ -65,6 +65,7 @@ class Work:
     totals: int
     scores: int
     products: int
+    scored: bool
     wide: bool
     statistics: int
     strips: int
@@ -112,21 +113,23 @@ def of_group(program: Program, group: Group, step: Pass) -> Work:
     reads = _reads(program, group)
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
+    scored = step != "query" or any(_scored(item) for item in group.maps)
     return Work(
         step=step,
         queries=queries,
         keys=keys,
         maps=maps,
         dots=dots,
-        held=(queries if by_query else keys + 1) + (maps if step == "query" else 0),
+        held=queries * scored + (maps if step == "query" else 0) if by_query else keys + 1,
         moved=keys + 1 if by_query else queries + maps,
         totals={"forward": maps, "query": queries, "key": keys + 1}[step],
-        scores=dots if step == "forward" else dots + maps,
-        products={"forward": dots + maps, "query": 2 * dots + maps, "key": 2 * dots + 2 * maps}[step],
+        scores=dots * scored + (0 if step == "forward" else maps),
+        products={"forward": dots + maps, "query": dots * scored + dots + maps, "key": 2 * dots + 2 * maps}[step],
+        scored=scored,
         wide=exponential < maps,
         statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
         streamed=sum(bytes for bytes, axes in reads if axes == ("i" if step == "key" else "j")),
-        gathered=sum(bytes for bytes, axes in reads if axes == ("j" if step == "key" else "i")),
+        gathered=max((bytes for bytes, axes in reads if axes == ("j" if step == "key" else "i")), default=0),
         paired=sum(bytes for bytes, axes in reads if axes == "ij"),
         described=group.step == 1 and (group.key_mask if by_query else group.query_mask) == TRUE,
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
@@ -138,13 +141,20 @@ def of_group(program: Program, group: Group, step: Pass) -> Work:
     )
 
 
+def _scored(item: Map) -> bool:
+    """Whether cotangents of scores depend on the scores: those of a linear weight do not."""
+    parts = (*item.dot_gradients, *(part.value for part in item.input_gradients))
+    return item.exponential or any(isinstance(node, Symbol) and node != G for node in postorder(*parts))
+
+
 def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
     """Bytes and axes (of i and j) of every input and table that pairs read."""
     sizes = {item.name: _BYTES[item.dtype] for item in program.attention.inputs}
+    sizes |= {table.name: _BYTES["i64" if isinstance(table, DrawnTable) else "bool"] for table in program.tables}
     found = []
     for load in group.reads:
         axes = "".join(axis for axis in ("i", "j") if axis in dependencies(*load.index))
-        found.append((sizes.get(load.tensor, 8), axes))
+        found.append((sizes.get(load.tensor, 4), axes))
     return found
 
 

@@ -8,14 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-SAMPLE = ["--targets", "sm_80", "sm_90", "gfx942", "--dims", "64", "--dtypes", "bf16"]
+ALL = ["sm_80", "sm_90", "gfx942"]
 
 
-def test_shared_memory_of_a_sample() -> None:
+@pytest.mark.parametrize(("spec", "targets"), [("causal", ALL), ("linear", ["sm_80", "sm_90", "sm_100"])])
+def test_shared_memory_of_a_sample(spec: str, targets: list[str]) -> None:
+    sample = ["--spec", str(ROOT / "examples" / f"{spec}.attn"), "--targets", *targets, "--dims", "64"]
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "tests" / "_typing"), str(ROOT)))
-    command = [sys.executable, "-P", str(ROOT / "benchmarks" / "calibrate.py"), "--check", *SAMPLE]
+    command = [sys.executable, "-P", str(ROOT / "benchmarks" / "calibrate.py"), "--check", *sample, "--dtypes", "bf16"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == 9
