@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from attnc.commands import as_json, assigned, construct_of, literal
 from attnc.files import write
 from attnc.planning import named_sizes
 from attnc.session import CLEAN, Inputs, Refused
@@ -23,7 +24,6 @@ _OFF = 64  # roundings of the dtype at the largest value: beyond, a result is an
 
 
 def bench(options: argparse.Namespace, inputs: Inputs) -> int:
-    from attnc.commands import as_json, assigned, construct_of, literal
     from attnc.dsl.frontend import compilable
 
     names = [name.strip() for name in options.against.split(",") if name.strip()]
