@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from attnc.codegen.build import TRUE, add, all_of, apply, le, not_, offset, size, symbol, where
+from attnc.codegen.build import TRUE, add, all_of, any_of, apply, le, not_, offset, size, symbol, where
 from attnc.codegen.cases import Case, Cases, cases, reduced
 from attnc.codegen.project import Piece, project
 from attnc.codegen.ranges import Facts, provably_le
@@ -60,28 +60,46 @@ def query_bounds(mask: Expr, queries: Expr | None = None) -> Bounds:
 
 def conjuncts(mask: Expr) -> tuple[Expr, ...]:
     """The conditions that must all hold, simplified; none for a mask that is True."""
-    found: dict[Expr, None] = {}
-    stack = [(simplify((mask,))[0], True)]
+    terms = _operands(simplify((mask,))[0], True, Fn.AND)
+    found = dict.fromkeys(node if asserted else simplify((not_(node),))[0] for node, asserted in terms)
+    return tuple(term for term in found if term != TRUE)
+
+
+def _operands(node: Expr, asserted: bool, fn: Fn) -> list[tuple[Expr, bool]]:
+    """What a condition, or its negation where it is not ``asserted``, is the conjunction or the disjunction of."""
+    found: list[tuple[Expr, bool]] = []
+    stack = [(node, asserted)]
     while stack:
         node, asserted = stack.pop()
         match node:
             case Apply(fn=Fn.NOT, args=(x,)):
                 stack.append((x, not asserted))
-            case Apply(fn=Fn.AND | Fn.OR as fn, args=(x, y)) if (fn is Fn.AND) is asserted:
+            case Apply(fn=Fn.AND | Fn.OR, args=(x, y)) if (node.fn is fn) is asserted:
                 stack += [(y, asserted), (x, asserted)]
             case _:
-                found[node if asserted else simplify((not_(node),))[0]] = None
-    return tuple(term for term in found if term != TRUE)
+                found.append((node, asserted))
+    return found
 
 
 def key_only(mask: Expr) -> Expr:
-    """The conjuncts that do not depend on the query position: what can be masked at the load of a key."""
-    return all_of(term for term in conjuncts(mask) if "i" not in dependencies(term))
+    """What a live pair demands of its key alone, whatever the query: a key without it can be masked at its load."""
+    return simplify((_without("i", simplify((mask,))[0]),))[0]
 
 
 def query_only(mask: Expr) -> Expr:
-    """The conjuncts that do not depend on the key position."""
-    return all_of(term for term in conjuncts(mask) if "j" not in dependencies(term))
+    """What a live pair demands of its query alone."""
+    return simplify((_without("j", simplify((mask,))[0]),))[0]
+
+
+def _without(axis: Axis, mask: Expr, asserted: bool = True) -> Expr:
+    """What follows from a mask, or from its negation where it is not ``asserted``, and does not depend on an index."""
+    if axis not in dependencies(mask):
+        return mask if asserted else not_(mask)
+    for fn, join in ((Fn.AND, all_of), (Fn.OR, any_of)):
+        terms = _operands(mask, asserted, fn)
+        if len(terms) > 1:
+            return join(_without(axis, node, truth) for node, truth in terms)
+    return TRUE
 
 
 @lru_cache(maxsize=64)
