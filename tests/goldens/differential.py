@@ -984,7 +984,7 @@ def _pos_backward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_pos_backward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
         tile = library.tile()
@@ -1369,7 +1369,7 @@ def _neg_backward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_neg_backward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
         tile = library.tile()

@@ -944,7 +944,7 @@ def _out_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         tile = library.tile()

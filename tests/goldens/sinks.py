@@ -811,7 +811,7 @@ def _out_backward_native(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
     shift = shift.contiguous()
     inverse = inverse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits(sink_logit, )
         library = _native(_out_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         tile = library.tile()

@@ -1007,7 +1007,7 @@ def _out_part0_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_part0_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         tile = library.tile()
@@ -1302,7 +1302,7 @@ def _out_part1_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
-    if B * H * N > 0:
+    if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_part1_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
         tile = library.tile()
