@@ -427,12 +427,18 @@ def test_lower_precision(name: str, backend: str, dtype: torch.dtype) -> None:
     check(make(op, {**SIZES, **case.sizes}, inputs=case.inputs, **case.options), backend, dtype)
 
 
+BRANCHES = """
+  branch x { score abs(dot(q, k)) mask (i - j) * (i - j) > 9 and j < len[b] normalize softmax }
+  branch y { score dot(q, k) mask not (j % (h + 2) == 0) and j < len[b] normalize relu }
+  output x - 0.5 * y
+"""  # one pass, whose branches demand of a key what both do
+
+
 @pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
-def test_garbage_beyond_the_end_never_enters(backend: str) -> None:
+@pytest.mark.parametrize("body", [f"{S}mask causal and j < len[b]  normalize softmax  emit lse", BRANCHES])
+def test_garbage_beyond_the_end_never_enters(body: str, backend: str) -> None:
     """NaN and inf in keys and values that a conjunct over the key alone masks."""
-    op = attnc.loads(
-        f"attention spec {{ input len: i32[B]  {S}mask causal and j < len[b]  normalize softmax  emit lse }}"
-    )
+    op = attnc.loads(f"attention spec {{ input len: i32[B]  {body} }}")
     lengths = torch.tensor([5, 17], dtype=torch.int32)
     clean = make(op, SIZES, inputs={"len": lengths})
     for b, length in enumerate(lengths.tolist()):
