@@ -23,7 +23,7 @@ SIZES = {"B": 2, "H": 2, "G": 1, "N": 41, "M": 53, "D": 16, "E": 16}
 def small(op: Op, block_m: int, block_n: int) -> dict[str, Any]:
     """The op's module with small tiles, so that short sequences have many."""
     module: dict[str, Any] = op._function.__globals__
-    module["_TILES"] = dict.fromkeys(module["_TILES"], (block_m, block_n, 4, 1, 0))
+    module["_TILES"] = dict.fromkeys(module["_TILES"], (block_m, block_n, 4, 1, 0, False))
     module["ROWS"], module["COLUMNS"] = block_m, block_n
     return module
 
