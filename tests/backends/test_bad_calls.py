@@ -191,3 +191,13 @@ def test_empty(backend: str, empty: str) -> None:
         assert not colsum.any()
     for x, grad in zip((q, k, v), torch.autograd.grad(out.sum(), (q, k, v), materialize_grads=True), strict=True):
         assert grad.shape == x.shape and not grad.any()
+
+
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
+def test_one_offset_for_all_batches(backend: str) -> None:
+    """However an offset lies in memory, kernels read one number a batch."""
+    op = attnc.loads("attention t { score dot(q, k)  mask causal  normalize softmax }")
+    q, k = torch.randn(3, 2, 2, 8), torch.randn(3, 1, 9, 8)
+    expected = op.reference(q, k, k, q_offset=4)
+    for offset in (torch.tensor(4), torch.tensor([4]), torch.tensor([4, 90, 4, 90, 4, 90])[::2]):
+        torch.testing.assert_close(op(q, k, k, q_offset=offset, backend=backend), expected)

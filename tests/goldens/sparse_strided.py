@@ -198,7 +198,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
                 f"sparse_strided: q_offset: expected an int or an int tensor [B] = [{sizes['B']}], "
                 f"got {q_offset.dtype} {_shape(q_offset)}"
             )
-        q_offset = q_offset.to(device=first.device, dtype=torch.int64).expand(sizes["B"])
+        q_offset = q_offset.to(device=first.device, dtype=torch.int64).expand(sizes["B"]).contiguous()
     elif isinstance(q_offset, bool) or not isinstance(q_offset, (int, torch.SymInt)):
         raise TypeError(f"sparse_strided: q_offset: expected an int or an int tensor [B], got {type(q_offset).__name__}")
     else:
