@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from attnc.files import STANDARD_INPUT, write_folder
-from attnc.session import Refused
+from attnc.session import Refused, folder_is_free
 
 if TYPE_CHECKING:
     from attnc.dsl.ir import Construct
@@ -39,8 +38,7 @@ def emit(construct: Construct, kind: str, target: str, dtype: str, dim: int, out
         return
     files = {f"{item.kernel}.{kind}": item.emitted(kind) for item in compiled}
     files["kernels.json"] = (json.dumps([_launch(item, kind) for item in compiled], indent=2) + "\n").encode()
-    if os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
-        raise Refused(f"-o {output} is there already: one file a kernel is written to a new folder, or an empty one")
+    folder_is_free(output)
     write_folder(output, files)
 
 

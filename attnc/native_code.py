@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attnc.files import STANDARD_INPUT, write_folder
-from attnc.session import Refused
+from attnc.session import Refused, folder_is_free
 
 if TYPE_CHECKING:
     from attnc.codegen.planner.targets import Targets
@@ -48,8 +47,7 @@ def emit(
         sys.stdout.write("\n".join(headed.values()))
         return
     assert output is not None, "told apart above"
-    if os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
-        raise Refused(f"-o {output} is there already: one file a kernel is written to a new folder, or an empty one")
+    folder_is_free(output)
     files = {f"{name}.cpp": text.encode() for name, text in headed.items()}
     if kind == "so":
         files = {}

@@ -22,6 +22,12 @@ class Refused(Exception):
     """A command that cannot be carried out as it was given."""
 
 
+def folder_is_free(path: str) -> None:
+    """Refused, where something is at ``path`` that is no empty folder."""
+    if os.path.exists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise Refused(f"-o {path} is there already: one file a kernel is written to a new folder, or an empty one")
+
+
 @dataclass(kw_only=True)
 class Inputs:
     """Reads specs, and remembers the last: if attnc itself fails, that is what it failed on."""
