@@ -103,7 +103,8 @@ def _table(rows: Sequence[Row], names: Sequence[str]) -> str:
                 continue
             shown = f"{cell.milliseconds:.3f}"
             if name != ours:
-                shown += f" ({ratio(cell.times, cells[ours].times)[0]:.2f})"
+                times = ratio(cell.times, cells[ours].times)[0]
+                shown += f" ({times:.2f})" if times >= 0.1 else f" ({times:.2g})"  # a peer a hundred times faster shows
             line += f"{shown:>20}"
             if cell.off > _OFF:
                 notes[f"{name}: its result differs from attnc's by {cell.off:.0f} roundings at N {n}"] = None

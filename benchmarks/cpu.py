@@ -245,7 +245,7 @@ def costs(backend: str, seconds: float, quick: bool) -> None:
             found = interleave(
                 {"f32": call(dense, own, "f32", backend), "it": call(dense, own, dtype, backend)}, seconds
             )
-            middle, low, high = ratio(found[dtype], found["f32"])
+            middle, low, high = ratio(found["it"], found["f32"])
             return f"{'<' if middle > 1.1 else ''}{middle:.2f} [{low:.2f} {high:.2f}] / 1.1"
 
         line(f"{dtype} over fp32, dense forward, N 2048, D 64", half)

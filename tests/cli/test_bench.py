@@ -57,6 +57,11 @@ def test_another_functions_result_is_said() -> None:
     assert "sdpa: its result differs from attnc's by 100000 roundings at N 64" in table
 
 
+def test_a_much_faster_peer_has_a_ratio() -> None:
+    row = (64, {"auto": Cell(times=[2.5, 2.5]), "sdpa": Cell(times=[0.002, 0.002])})
+    assert "2.000 (0.0008)" in benching._table([row], ("auto", "sdpa"))
+
+
 def test_backward_and_inputs(capsys: Capture) -> None:
     ids = f"ids={[[n // 3 for n in range(12)]]}"
     assert main(["bench", "ids.attn", "--shape", "H=2,N=12,D=16", "--seconds", "0", "--backward", "--input", ids]) == 0
