@@ -9,10 +9,10 @@
     python benchmarks/calibrate.py --check          Triton asked again for what is chosen; writes nothing
     python benchmarks/calibrate.py --grid           the model against Triton over the whole grid; writes nothing
 
-The spec is examples/causal.attn; --check and --grid take another (--spec examples/linear.attn). A tile that spills is
-recorded, so that the planner passes it over and the next best is compiled in the next round. Every kernel is written
-as soon as it is known: stop it and start it again at will. One process; nothing is run on a GPU. TRITON_INTERPRET must
-not be set.
+The spec is examples/zoo/causal.attn; --check and --grid take another (--spec examples/zoo/linear.attn). A tile that
+spills is recorded, so that the planner passes it over and the next best is compiled in the next round. Every kernel is
+written as soon as it is known: stop it and start it again at will. One process; nothing is run on a GPU.
+TRITON_INTERPRET must not be set.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ roles."""
 Report = tuple[int, int, int | None, int | None, int | None]
 
 
-CAUSAL = ROOT / "examples" / "causal.attn"
+CAUSAL = ROOT / "examples" / "zoo" / "causal.attn"
 spec = [CAUSAL]  # whose kernels are asked for
 
 

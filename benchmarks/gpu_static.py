@@ -233,7 +233,7 @@ def _kernel(item: KernelFacts, target: str, dim: int) -> str:
 
 def gates(examples: Sequence[str], targets: Iterable[str], dims: Iterable[int]) -> Iterator[str]:
     """One line for each limit that a loop passes."""
-    files = sorted((ROOT / "examples").glob("*.attn"))
+    files = sorted((ROOT / "examples" / "zoo").glob("*.attn"))
     cells = list(product([path for path in files if not examples or path.stem in examples], targets, dims))
     checked = 0
     for path, target, dim in cells:

@@ -19,7 +19,7 @@ N, HEADS, DIM = 512, 4, 64
 
 def main() -> None:
     torch.manual_seed(0)
-    op = attnc.load(HERE / "longformer.attn", w=48, g=16)
+    op = attnc.load(HERE / "zoo" / "longformer.attn", w=48, g=16)
     print(f"{op}\n{len(op.source().splitlines())} lines of Python were generated for {op!r}\n")
 
     letters = torch.tensor(list((HERE.parent / "README.md").read_bytes()[:N]))

@@ -78,7 +78,7 @@ def main() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    register("attnc_padded", HERE / "padded.attn")
+    register("attnc_padded", HERE / "zoo" / "padded.attn")
     batch = tokenized(SENTENCES)
     lengths = batch.mask.sum(-1)
     original, compiled = model("eager"), model("attnc_padded")

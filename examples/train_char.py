@@ -70,7 +70,7 @@ def main() -> None:
     frequencies = data.bincount() / len(data)
     entropy = -(frequencies * frequencies.log2()).sum().item()
 
-    op = attnc.load(HERE / "sliding.attn", w=WINDOW)
+    op = attnc.load(HERE / "zoo" / "sliding.attn", w=WINDOW)
     model = Model(op, len(alphabet))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     weights = sum(parameter.numel() for parameter in model.parameters())

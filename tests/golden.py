@@ -1,6 +1,6 @@
 """Goldens: a stage's text for an example, kept in tests/goldens/<name>.<stage> and compared byte for byte.
 
-``pytest --update-golden`` rewrites them. Which goldens must exist follows from ``examples/*.attn``, so that one
+``pytest --update-golden`` rewrites them. Which goldens must exist follows from ``examples/zoo/*.attn``, so that one
 whose example or construct is gone is found (tests/project/test_goldens.py). What every module holds alike, the C++ that
 no spec changes and the builder of native code, is one line in a golden that says where it stands.
 """
@@ -40,7 +40,7 @@ EMITTED = ("alibi", "differential", "longformer", "sinks", "sparse_strided")
 
 def cases() -> Iterator[Case]:
     """Every stage of every example but the last, which is kept for a few: a thousand lines each."""
-    for example in sorted((ROOT / "examples").glob("*.attn")):
+    for example in sorted((ROOT / "examples" / "zoo").glob("*.attn")):
         yield Case(example=example, construct=None, stage="ast")
         parsed = parse(Source(name=example.name, text=example.read_text(encoding="utf-8")))
         for construct in parsed.constructs:

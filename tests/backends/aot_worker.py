@@ -18,7 +18,7 @@ def main(jobs: list[str]) -> None:
 
     for job in jobs:
         target, dtype, dim, example = job.split(":")
-        path = Path(__file__).parents[2] / "examples" / f"{example}.attn"
+        path = Path(__file__).parents[2] / "examples" / "zoo" / f"{example}.attn"
         start = time.perf_counter()
         try:
             construct = compile_text(Source(name=path.name, text=path.read_text()), {})

@@ -53,7 +53,7 @@ def example(name: str, target: str, dim: str, passes: str) -> list[dict[str, Any
     from attnc.dsl.source import Source
     from attnc.runtime.machine import inspect, misses
 
-    path = ROOT / "examples" / f"{name}.attn"
+    path = ROOT / "examples" / "zoo" / f"{name}.attn"
     construct = compile_text(Source(name=path.name, text=path.read_text()), {})
     facts = inspect(construct, target, "bf16", int(dim), passes=passes.split("+"))  # type: ignore[arg-type]
     return [asdict(item) | {"misses": [asdict(miss) for miss in misses(item)]} for item in facts]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.attn"))
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples" / "zoo").glob("*.attn"))
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
 

@@ -15,7 +15,7 @@ from tests.backends.calls import check, make, outcome
 from tests.backends.native import Native
 
 ROOT = Path(__file__).parents[2]
-CAUSAL = (ROOT / "examples" / "causal.attn").read_text()
+CAUSAL = (ROOT / "examples" / "zoo" / "causal.attn").read_text()
 SIZES = {"B": 2, "H": 2, "G": 1, "N": 70, "M": 90, "D": 24, "E": 40}
 
 

@@ -13,7 +13,7 @@ import attnc
 from tests.backends.calls import Call, check, make, outcome, terms
 from tests.backends.families import calls
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 
 
 @given(call=calls(), dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]))

@@ -16,7 +16,7 @@ ALL = ["sm_80", "sm_90", "gfx942"]
 
 @pytest.mark.parametrize(("spec", "targets"), [("causal", ALL), ("linear", ["sm_80", "sm_90", "sm_100"])])
 def test_shared_memory_of_a_sample(spec: str, targets: list[str]) -> None:
-    sample = ["--spec", str(ROOT / "examples" / f"{spec}.attn"), "--targets", *targets, "--dims", "64"]
+    sample = ["--spec", str(ROOT / "examples" / "zoo" / f"{spec}.attn"), "--targets", *targets, "--dims", "64"]
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "tests" / "_typing"), str(ROOT)))
     command = [sys.executable, "-P", str(ROOT / "benchmarks" / "calibrate.py"), "--check", *sample, "--dtypes", "bf16"]

@@ -14,7 +14,7 @@ from tests.backends.calls import check, cotangents, make, outcome
 from tests.backends.fuzz import Batch, batches, poisoned_outcome
 from tests.backends.native import Native
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 
 
 @given(batch=batches(calls=3))

@@ -31,8 +31,8 @@ def program(text: str) -> Program:
     return lower(compilable(compile_text(Source(name="<text>", text=text), {})))
 
 
-CAUSAL = program((ROOT / "examples" / "causal.attn").read_text())
-EXAMPLES = sorted((ROOT / "examples").glob("*.attn"))
+CAUSAL = program((ROOT / "examples" / "zoo" / "causal.attn").read_text())
+EXAMPLES = sorted((ROOT / "examples" / "zoo").glob("*.attn"))
 
 
 # --- targets ----------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_a_faulty_table_says_where(tmp_path: Path, text: str, says: str) -> None
 @pytest.mark.parametrize("target", GPUS)
 @pytest.mark.parametrize("example", ["causal", "differential", "sigmoid", "t5_bias"])
 def test_what_is_chosen_fits(target: str, example: str) -> None:
-    found = program((ROOT / "examples" / f"{example}.attn").read_text())
+    found = program((ROOT / "examples" / "zoo" / f"{example}.attn").read_text())
     for row in plan(found, target).rows:
         if row.choice is None:
             assert row.dim >= 256 or row.itemsize == 8, f"{row.step} {row.dim} {row.itemsize} has no tile"
@@ -157,7 +157,7 @@ def test_less_shared_memory_takes_smaller_tiles() -> None:
 
 
 def test_two_dots_take_more_than_one() -> None:
-    two = program((ROOT / "examples" / "differential.attn").read_text())
+    two = program((ROOT / "examples" / "zoo" / "differential.attn").read_text())
     gpu = targets().find("h100")
     assert isinstance(gpu, Gpu)
     tile = Tile("forward", 64, 64, 4, 2)

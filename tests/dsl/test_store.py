@@ -116,7 +116,8 @@ def test_the_default_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_tools_tables_change_nothing(folder: Path) -> None:
     """Cold in several processes at once, warm, with every file damaged, and without a directory: the same texts."""
-    examples = [str(ROOT / "examples" / f"{example}.attn") for example in ("longformer", "differential", "rope")]
+    zoo = ROOT / "examples" / "zoo"
+    examples = [str(zoo / f"{example}.attn") for example in ("longformer", "differential", "rope")]
 
     def start(directory: Path) -> subprocess.Popen[str]:
         environment = {**os.environ, "ATTNC_CACHE_DIR": str(directory), "PYTHONIOENCODING": "utf-8"}

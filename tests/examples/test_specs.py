@@ -1,4 +1,4 @@
-"""The specs in examples/: each is canonical, names its paper, and is what its paper says, forward and backward."""
+"""The specs in examples/zoo: each is canonical, names its paper, and is what its paper says, forward and backward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
 from tests.tolerance import assert_close
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "zoo"
 B, H, N, D = 2, 4, 37, 16
 
 
@@ -153,5 +153,5 @@ def test_retention_decays() -> None:
 
 
 def test_the_page_of_examples_names_each() -> None:
-    page = (EXAMPLES.parent / "docs" / "examples.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"\]\(\.\./examples/(\w+)\.attn\)", page)) == NAMES
+    page = (EXAMPLES.parents[1] / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"\]\(\.\./examples/zoo/(\w+)\.attn\)", page)) == NAMES

@@ -34,7 +34,7 @@ import attnc
 from attnc.integrations.transformers import register
 from attnc.runtime.transformers import factor
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "zoo"
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
 KEEP = """attention kept {
   input keep: bool[B, M]

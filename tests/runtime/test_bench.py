@@ -15,7 +15,7 @@ from attnc.runtime.bench import contend, interleave, make_inputs, make_vectors, 
 from attnc.runtime.op import Op
 from attnc.runtime.peers import PEERS, NoPeer
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 SIZES = {"B": 2, "H": 4, "G": 2, "N": 150, "M": 200, "D": 16, "E": 16}
 SCORE = "score dot(q, k) / sqrt(D)"
 BOTH = {
