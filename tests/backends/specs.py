@@ -308,14 +308,17 @@ def _map(text: Text) -> tuple[str, tuple[str, ...]]:
         mask = f"{mask} and j < lens[b]" if mask else "j < lens[b]"
     mask = f"  mask {mask}" if mask else ""
     chosen = tuple(text.draw(st.lists(st.sampled_from(emits), unique=True, max_size=2)))
-    if not _KINKS.search(score + normalization):
+    if _KINKS.search(score + normalization):
+        score = _TENTHS.sub("(i - j) / 16", score)
+    else:
         score = _prepared(text, score)
     return f"score {score}{mask}  normalize {normalization}", chosen
 
 
 # Where a derivative jumps. Which side a score is on does not depend on rounding, for dots of small dyadic numbers; of
-# vectors that are made and rounded it would.
+# vectors that are made and rounded it would; and of 2 - 20 / 10, which is not 0 where 20 / 10 is 20 times 0.1, fused.
 _KINKS = re.compile(r"\b(max|min|relu|clamp|abs_sum|abs\((?!i - j)|where\(t)")
+_TENTHS = re.compile(r"\(i - j\) / \d+")
 
 
 def _prepared(text: Text, score: str) -> str:
