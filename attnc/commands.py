@@ -127,7 +127,7 @@ def _scalar(text: str) -> bool | int | float:
             return kind(text)
         except ValueError:
             continue
-    raise Refused(f"--param: `{text}` is no number, true, false or list of them")
+    raise Refused(f"a param is a number, true, false or a list of them: `{text}` is none")
 
 
 def assigned(items: Sequence[str], option: str) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Op:
         **inputs: Tensor | int | float | bool,
     ) -> Any:
         """The result: a tensor [B, H, N, E], or a named tuple of ``out`` and what the spec emits. ``backend``:
-        auto, triton, interpret, ttir, eager, reference; a backend asked for by name works or raises."""
+        auto, triton, interpret, ttir, native, eager, reference; a backend asked for by name works or raises."""
         if backend == "reference":
             return self._reference(vectors, inputs, q_offset, kv_offset)
         if self._asked[2] and backend in ("auto", "triton") and not torch.compiler.is_compiling():

@@ -162,7 +162,7 @@ def test_params_are_read_as_the_language_writes_them(declared: str, written: str
 @pytest.mark.parametrize("written", ["x", "1 2", "[1, x]", "", "True"])
 def test_what_is_no_literal_is_refused(written: str, capsys: Capture) -> None:
     assert main(["compile", "local.attn", "--emit", "ir", "--param", f"w={written}"]) == 2
-    assert "is no number, true, false or list of them" in capsys.readouterr().err
+    assert "a param is a number, true, false or a list of them: `" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("params", [["w"], ["w=1", "w=2"]])
