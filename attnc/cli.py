@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from attnc import benching, commands, machine_code, native_code
+from attnc import benching, commands, fuzzing, machine_code, native_code
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.version import VERSION
 from attnc.session import CLEAN, FAULTS, INTERNAL, INTERRUPTED, USAGE, Inputs, Refused, io_fault, report
@@ -189,6 +189,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--seconds", type=float, default=1.0, help="at each length (1)")
     bench.add_argument("--png", metavar="FILE", help="also draw the times over the lengths")
+
+    does = "Draw calls of a spec, compare results and gradients with the reference, make one that fails smaller."
+    fuzz = command("fuzz", fuzzing.fuzz, does)
+    fuzz.add_argument("file", nargs="?", help="a spec, or - for standard input")
+    fuzz.add_argument("--name", help="which construct, where the file holds several")
+    fuzz.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="others are drawn")
+    fuzz.add_argument("--backend", default="native", metavar="native,ttir", help=", ".join(fuzzing.BACKENDS))
+    fuzz.add_argument("--examples", type=_size, default=200, help="calls on each backend (200)")
+    fuzz.add_argument("--kernels", type=_size, default=8, help="combinations of params, dtype and dims (8)")
+    fuzz.add_argument("--dtype", default="f32,bf16,f16,f64", help="of the vectors, a list (f32,bf16,f16,f64)")
+    fuzz.add_argument("--seed", type=int, default=0, help="the same calls for the same seed (0)")
+    fuzz.add_argument("--seconds", type=float, help="stop by then")
+    fuzz.add_argument("--replay", metavar="FILE", help="make the calls again that --format json saved")
+    fuzz.add_argument("--format", choices=("full", "json"), default="full", help="of what was found")
+    fuzz.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="of faults in the spec")
+    fuzz.set_defaults(deny=None)
 
     explain = command("explain", commands.explain, "Explain a fault's code, or list all codes.")
     explain.add_argument("code", nargs="?")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.backends.native import Native
+from attnc.testing.process import Process
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,8 +17,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def native(_own_cache: None) -> Iterator[Native]:
+def native(_own_cache: None) -> Iterator[Process]:
     """The process in which kernels are compiled."""
-    process = Native()
+    process = Process()
     yield process
     process.close()

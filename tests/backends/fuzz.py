@@ -26,9 +26,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.backends.calls import Call, check, outcome
-from tests.backends.families import Family, Shape, families, shapes
-from tests.backends.poison import poisoned
+from attnc.testing.call import Call, check, outcome
+from attnc.testing.family import Family, Shape, families, shapes
+from attnc.testing.memory import poisoned
 
 # Triton specializes on strides that 16 divides: lengths of a family are all odd or all aligned, its kernels the same.
 LENGTHS = ((1, 3, 7, 33, 137, 299, 515, 1031, 2047), (16, 48, 128, 512, 1024))
@@ -107,7 +107,7 @@ def as_python(call: Call, backend: str, dtype: torch.dtype) -> str:
     return "\n".join(
         [
             "import attnc, torch",
-            "from tests.backends.calls import Call, check",
+            "from attnc.testing.call import Call, check",
             "from tests.backends.fuzz import unpacked",
             f"# { ({name: tuple(x.shape) for name, x in call.vectors.items()}) } {shown} {dict(call.options)}",
             f"op = attnc.loads({str(call.op)!r}, target={call.op._target!r})",

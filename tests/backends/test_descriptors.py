@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import attnc
-from tests.backends.calls import check, make, outcome
-from tests.backends.native import Native
+from attnc.testing.call import check, make, outcome
+from attnc.testing.process import Process
 
 ROOT = Path(__file__).parents[2]
 CAUSAL = (ROOT / "examples" / "zoo" / "causal.attn").read_text()
@@ -70,7 +70,7 @@ def test_either_way_equals_the_reference(
 
 
 @pytest.mark.parametrize("layout", ["BHND", "BNHD"])
-def test_descriptors_run_natively(native: Native, layout: str) -> None:
+def test_descriptors_run_natively(native: Process, layout: str) -> None:
     call = make(attnc.loads(CAUSAL, target="sm_100"), SIZES | {"N": 300, "M": 515, "D": 64}, layout=layout)
     check(call, "ttir", torch.bfloat16, run=partial(native.call, outcome))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import attnc
-from tests.backends.calls import make, outcome
+from attnc.testing.call import make, outcome
 
 SPECS = [
     "score dot(q, k) / sqrt(D)  mask causal  normalize softmax  emit lse, entropy, colsum",

@@ -10,8 +10,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 import attnc
-from tests.backends.calls import Call, check, make, outcome, terms
-from tests.backends.families import calls
+from attnc.testing.call import Call, check, make, outcome, terms
+from attnc.testing.family import calls
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 

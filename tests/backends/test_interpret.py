@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from tests.backends.calls import Call, check
-from tests.backends.families import calls
+from attnc.testing.call import Call, check
+from attnc.testing.family import calls
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # numpy warns of the inf and NaN of dead tiles
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import attnc
-from tests.backends.calls import make, outcome
-from tests.backends.poison import poisoned
+from attnc.testing.call import make, outcome
+from attnc.testing.memory import poisoned
 
 SPECS = [
     "score dot(q, k) / sqrt(D)  mask causal and j > 2 and i % 5 != 4  normalize softmax  "

@@ -8,8 +8,8 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 import attnc
-from tests.backends.calls import Call, check, make
-from tests.backends.families import calls
+from attnc.testing.call import Call, check, make
+from attnc.testing.family import calls
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import attnc
 from attnc.runtime.op import Op
-from tests.backends.calls import Call, check, make
+from attnc.testing.call import Call, check, make
 
 SPECS = {
     "heads, rows, columns and pairs are read": """

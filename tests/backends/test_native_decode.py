@@ -7,7 +7,7 @@ import torch
 
 import attnc
 from attnc.runtime.op import Op
-from tests.backends.calls import check, make
+from attnc.testing.call import check, make
 
 CACHE = attnc.loads("""
 attention spec {

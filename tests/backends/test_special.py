@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import attnc
-from tests.backends.calls import check, make, outcome
+from attnc.testing.call import check, make, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # numpy warns of the inf and NaN of dead tiles
 

@@ -12,7 +12,7 @@ from attnc.codegen.lower import lower
 from attnc.codegen.planner.launch import launches, splits
 from attnc.codegen.planner.tile import Tile
 from attnc.runtime.op import Op
-from tests.backends.calls import check, make, outcome
+from attnc.testing.call import check, make, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # numpy warns of the inf and NaN of dead tiles
 

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import attnc
 from attnc.codegen import pipeline
-from tests.tolerance import assert_close
+from attnc.testing.tolerance import assert_close
 
 CAUSAL = "attention causal { score dot(q, k) / sqrt(D)  mask causal  normalize softmax  emit lse }"
 PLAIN = "attention plain { score dot(q, k) / sqrt(D)  mask window(9)  normalize softmax }"

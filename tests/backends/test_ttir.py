@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, note
 
 import attnc
-from tests.backends.calls import check, cotangents, make, outcome
+from attnc.testing.call import check, cotangents, make, outcome
+from attnc.testing.process import Process
 from tests.backends.fuzz import Batch, batches, poisoned_outcome
-from tests.backends.native import Native
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 
 
 @given(batch=batches(calls=3))
-def test_equals_the_reference(native: Native, batch: Batch) -> None:
+def test_equals_the_reference(native: Process, batch: Batch) -> None:
     """A sample of what ``tests.backends.fuzz`` runs."""
     note(batch.family.spec)
     for shape in batch.shapes:
@@ -29,14 +29,14 @@ def test_equals_the_reference(native: Native, batch: Batch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("name", "params"), [("causal", {}), ("longformer", {"w": 200, "g": 3})])
 def test_equals_the_reference_at_real_lengths(
-    native: Native, name: str, params: dict[str, int], dtype: torch.dtype
+    native: Process, name: str, params: dict[str, int], dtype: torch.dtype
 ) -> None:
     op = attnc.load(EXAMPLES / f"{name}.attn", **params)
     call = make(op, {"B": 1, "H": 2, "G": 1, "N": 1500, "M": 2047, "D": 64, "E": 64})
     check(call, "ttir", dtype, run=partial(native.call, outcome))
 
 
-def test_four_thousand_tokens(native: Native) -> None:
+def test_four_thousand_tokens(native: Process) -> None:
     """Forward and backward against PyTorch's own attention."""
     op = attnc.load(EXAMPLES / "causal.attn")
     call = make(op, {"B": 1, "H": 2, "G": 2, "N": 4096, "M": 4096, "D": 64, "E": 64}).prepared(torch.float32)
@@ -49,7 +49,7 @@ def test_four_thousand_tokens(native: Native) -> None:
         torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-4)
 
 
-def test_the_same_bits_every_time(native: Native) -> None:
+def test_the_same_bits_every_time(native: Process) -> None:
     """Whatever thread a program runs on."""
     call = make(attnc.load(EXAMPLES / "alibi.attn"), {"B": 2, "H": 4, "G": 2, "N": 130, "M": 130, "D": 16, "E": 16})
     call = call.prepared(torch.float32)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from attnc.runtime.ttir.ir import Unsupported
 from attnc.runtime.ttir.launch import KernelFault
+from attnc.testing.process import Process
 from tests.backends import ttir_kernels
-from tests.backends.native import Native
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::RuntimeWarning:triton"),  # numpy warns of the inf and NaN that are drawn
@@ -25,7 +25,7 @@ SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -2.5, float("inf"), float("-inf"), fl
 
 
 def agree(
-    native: Native, name: str, arguments: list[Any], grid: tuple[int, ...], ulps: int = 0, **constants: Any
+    native: Process, name: str, arguments: list[Any], grid: tuple[int, ...], ulps: int = 0, **constants: Any
 ) -> None:
     """Both give the same tensors, floats within so many units in the last place."""
     expected = ttir_kernels.run(name, arguments, grid, **constants)
@@ -66,7 +66,7 @@ FLOAT_ROWS = (0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 
 
 
 @given(data=st.data(), width=st.sampled_from([32, 64]))
-def test_floats(native: Native, data: st.DataObject, width: int) -> None:
+def test_floats(native: Process, data: st.DataObject, width: int) -> None:
     x, y = data.draw(floats(width)), data.draw(floats(width))
     rows = 26 if width == 32 else 23
     arguments = [x, y, torch.zeros(rows, len(x), dtype=x.dtype), len(x)]
@@ -82,12 +82,12 @@ def test_floats(native: Native, data: st.DataObject, width: int) -> None:
 
 
 @given(x=floats(32, min_value=-1000, max_value=1000))
-def test_waves(native: Native, x: Tensor) -> None:
+def test_waves(native: Process, x: Tensor) -> None:
     agree(native, "waves", [x, torch.zeros(2, len(x)), len(x)], (1,), ulps=4, BLOCK=64)
 
 
 @given(data=st.data(), width=st.sampled_from([16, 32, 64]))
-def test_casts_round_to_even(native: Native, data: st.DataObject, width: int) -> None:
+def test_casts_round_to_even(native: Process, data: st.DataObject, width: int) -> None:
     """Against PyTorch; to bf16 by way of float32, as on GPUs."""
     x = data.draw(floats(width))
     dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64, x.dtype)
@@ -102,7 +102,7 @@ CAST_TO = (torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @given(data=st.data(), width=st.sampled_from([32, 64]))
-def test_casts_to_integers(native: Native, data: st.DataObject, width: int) -> None:
+def test_casts_to_integers(native: Process, data: st.DataObject, width: int) -> None:
     x = data.draw(floats(width, min_value=-127, max_value=127))
     results = [torch.zeros(N, dtype=dtype) for dtype in (*CAST_TO, torch.uint8)]
     agree(native, "cast", [x.abs() if width == 32 else x, *results[:4], results[3], len(x)], (4,), BLOCK=16)
@@ -117,7 +117,7 @@ INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torc
 
 
 @given(data=st.data(), dtype=st.sampled_from(INTEGERS))
-def test_integers(native: Native, data: st.DataObject, dtype: torch.dtype) -> None:
+def test_integers(native: Process, data: st.DataObject, dtype: torch.dtype) -> None:
     x, y = data.draw(integers(dtype)), data.draw(integers(dtype))
     by = data.draw(integers(dtype, 1, torch.iinfo(dtype).bits - 1))
     unsigned = dtype == torch.uint32
@@ -126,7 +126,7 @@ def test_integers(native: Native, data: st.DataObject, dtype: torch.dtype) -> No
     agree(native, "integers", [x, y, by, result, len(x)], (4,), SIGNED=signed, UNSIGNED32=unsigned, BLOCK=16)
 
 
-def test_a_division_by_zero_is_no_trap(native: Native) -> None:
+def test_a_division_by_zero_is_no_trap(native: Process) -> None:
     x = torch.tensor([7, -7, -(2**31), 0], dtype=torch.int32)
     y = torch.tensor([0, 0, -1, 0], dtype=torch.int32)
     arguments = [x, y, torch.zeros(2, 4, dtype=torch.int32)]
@@ -140,7 +140,7 @@ def test_a_division_by_zero_is_no_trap(native: Native) -> None:
     seed=st.integers(0, 99),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.int64]),
 )
-def test_reductions(native: Native, axis: int, shape: tuple[int, int, int], seed: int, dtype: torch.dtype) -> None:
+def test_reductions(native: Process, axis: int, shape: tuple[int, int, int], seed: int, dtype: torch.dtype) -> None:
     """Values whose sums and products are exact, so that the order of terms does not show."""
     A, B, C = shape
     x = torch.randint(-4, 5, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
@@ -151,31 +151,31 @@ def test_reductions(native: Native, axis: int, shape: tuple[int, int, int], seed
 
 
 @given(size=st.sampled_from([1, 8, 256]), dtype=st.sampled_from([torch.float32, torch.int32]))
-def test_sums_to_a_scalar(native: Native, size: int, dtype: torch.dtype) -> None:
+def test_sums_to_a_scalar(native: Process, size: int, dtype: torch.dtype) -> None:
     agree(native, "total", [torch.arange(size).to(dtype), torch.zeros(1, dtype=dtype)], (1,), BLOCK=size)
 
 
 @given(dtype=st.sampled_from([torch.float32, torch.int64]), seed=st.integers(0, 99))
-def test_scans(native: Native, dtype: torch.dtype, seed: int) -> None:
+def test_scans(native: Process, dtype: torch.dtype, seed: int) -> None:
     x = torch.randint(-1, 2, (8, 16), generator=torch.Generator().manual_seed(seed)).to(dtype)
     agree(native, "scanned", [x, torch.zeros(4, 8, 16, dtype=dtype)], (1,), A=8, B=16)
 
 
 @given(seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.int32]))
-def test_orders(native: Native, seed: int, dtype: torch.dtype) -> None:
+def test_orders(native: Process, seed: int, dtype: torch.dtype) -> None:
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(seed)).mul(20).to(dtype)
     agree(native, "ordered", [x, x, x], (1,), A=4, B=16)
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 16), (4, 4, 2), (16, 1, 4)])
-def test_shapes(native: Native, shape: tuple[int, int, int]) -> None:
+def test_shapes(native: Process, shape: tuple[int, int, int]) -> None:
     x = torch.arange(shape[0] * shape[1] * shape[2]).reshape(shape)
     A, B, C = shape
     agree(native, "shaped", [x, torch.zeros(6 * x.numel(), dtype=torch.int64)], (1,), A=A, B=B, C=C)
 
 
 @given(n=st.integers(0, 64), bins=st.sampled_from([2, 16]))
-def test_histograms(native: Native, n: int, bins: int) -> None:
+def test_histograms(native: Process, n: int, bins: int) -> None:
     x = (torch.arange(64, dtype=torch.int32) * 7) % bins
     agree(native, "counted", [x, torch.zeros(bins, dtype=torch.int32), n], (1,), BINS=bins, BLOCK=64)
 
@@ -192,7 +192,7 @@ PRODUCTS = {  # dtype of the factors, of the sums, how they are multiplied, rela
 
 @pytest.mark.parametrize("kind", PRODUCTS)
 @given(shape=st.sampled_from([(16, 16, 16), (64, 32, 128), (32, 128, 16)]), seed=st.integers(0, 99))
-def test_products(native: Native, kind: str, shape: tuple[int, int, int], seed: int) -> None:
+def test_products(native: Process, kind: str, shape: tuple[int, int, int], seed: int) -> None:
     """Against float64: the factors are exact in their dtype; sums of K products lie within K roundings."""
     M, N, K = shape
     dtype, acc, precision, relative = PRODUCTS[kind]
@@ -215,26 +215,26 @@ def test_products(native: Native, kind: str, shape: tuple[int, int, int], seed: 
 
 
 @given(seed=st.integers(0, 9), a=st.sampled_from([1, 2, 4]))
-def test_products_of_batches(native: Native, seed: int, a: int) -> None:
+def test_products_of_batches(native: Process, seed: int, a: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randint(-8, 9, shape, generator=generator).float() for shape in ((a, 16, 32), (a, 32, 64)))
     agree(native, "multiplied_batched", [x, y, torch.zeros(a, 16, 64)], (1,), A=a, M=16, N=64, K=32)
 
 
 @given(n=st.integers(-2, 9), grid=st.tuples(*[st.integers(1, 3)] * 3))
-def test_control_flow(native: Native, n: int, grid: tuple[int, int, int]) -> None:
+def test_control_flow(native: Process, n: int, grid: tuple[int, int, int]) -> None:
     x = torch.arange(16) * 3 - 20
     agree(native, "controlled", [x, torch.zeros(27 * 16, dtype=torch.int64), n], grid, BLOCK=16)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
-def test_values_read_where_no_branch_has_run(native: Native, n: int) -> None:
+def test_values_read_where_no_branch_has_run(native: Process, n: int) -> None:
     x = torch.randint(-3, 4, (16, 16), generator=torch.Generator().manual_seed(n)).float()
     agree(native, "late", [x, torch.zeros(16, 16), n], (1,), A=16)
 
 
 @given(rows=st.integers(2, 40), columns=st.integers(2, 40), gap=st.integers(0, 5), fill=st.booleans())
-def test_masked_memory(native: Native, rows: int, columns: int, gap: int, fill: bool) -> None:
+def test_masked_memory(native: Process, rows: int, columns: int, gap: int, fill: bool) -> None:
     whole = torch.arange(rows * (columns + gap), dtype=torch.float32).reshape(rows, columns + gap)
     grid = (-(-rows // 16), -(-columns // 8))
     y = torch.full((grid[0] * 16, grid[1] * 8), -1.0) if fill else torch.zeros_like(whole)
@@ -243,7 +243,7 @@ def test_masked_memory(native: Native, rows: int, columns: int, gap: int, fill: 
 
 @pytest.mark.parametrize("op", ["add", "max", "min", "xchg", "cas"])
 @given(seed=st.integers(0, 99), dtype=st.sampled_from([torch.int32, torch.float32]))
-def test_atomics(native: Native, op: str, seed: int, dtype: torch.dtype) -> None:
+def test_atomics(native: Process, op: str, seed: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(seed)
     dtype = torch.int32 if op in ("cas", "xchg") else dtype
     x = torch.randint(-9, 10, (64,), generator=generator).to(dtype)
@@ -252,13 +252,13 @@ def test_atomics(native: Native, op: str, seed: int, dtype: torch.dtype) -> None
 
 
 @given(rows=st.integers(1, 40), columns=st.sampled_from([4, 8, 12, 36]))
-def test_descriptors(native: Native, rows: int, columns: int) -> None:
+def test_descriptors(native: Process, rows: int, columns: int) -> None:
     x = torch.arange(rows * columns, dtype=torch.float32).reshape(rows, columns)
     y = torch.full_like(x, -1)
     agree(native, "described", [x, y, rows, columns], (-(-rows // 16) + 1, -(-columns // 8)), A=16, B=8)
 
 
-def test_hardware_tanh_is_as_coarse_as_ptx_allows(native: Native) -> None:
+def test_hardware_tanh_is_as_coarse_as_ptx_allows(native: Process) -> None:
     x = torch.linspace(-9, 9, 4096)
     (_, y) = native.call(ttir_kernels.run_with, "assembled", [x, torch.zeros_like(x)], (1,), {"BLOCK": 4096})
     error = (y.double() / torch.tanh(x.double()) - 1).abs().max()
@@ -268,7 +268,7 @@ def test_hardware_tanh_is_as_coarse_as_ptx_allows(native: Native) -> None:
 # ---- what must not be done is caught
 
 
-def test_a_read_beyond_an_argument_is_caught(native: Native) -> None:
+def test_a_read_beyond_an_argument_is_caught(native: Process) -> None:
     """Beyond the tensor, though within the storage that it is a view of."""
     x = torch.zeros(3, 40)[1]
     with pytest.raises(KernelFault) as caught:
@@ -283,25 +283,25 @@ def _unclonable(name: str, x: Tensor, block: int) -> None:
     kernel[(3,)](x, torch.zeros(48), 40, BLOCK=block)
 
 
-def test_a_write_before_an_argument_is_caught(native: Native) -> None:
+def test_a_write_before_an_argument_is_caught(native: Process) -> None:
     with pytest.raises(
         KernelFault, match=r"writes outside y_ptr, torch.float32 \[16\]: element -1; program \(0, 0, 0\)"
     ):
         native.call(ttir_kernels.run_with, "writes_before", [torch.zeros(16), torch.zeros(16)], (1,), {"BLOCK": 16})
 
 
-def test_a_failed_assertion_is_told(native: Native) -> None:
+def test_a_failed_assertion_is_told(native: Process) -> None:
     with pytest.raises(KernelFault, match="asserts fails an assertion: x is positive; program"):
         native.call(ttir_kernels.run_with, "asserts", [torch.zeros(16)] * 2, (1,), {"BLOCK": 16, "debug": True})
 
 
-def test_an_unaligned_descriptor_is_told(native: Native) -> None:
+def test_an_unaligned_descriptor_is_told(native: Process) -> None:
     """The hardware wants 16 bytes."""
     x = torch.zeros(16, 7)
     with pytest.raises(KernelFault, match="unaligned"):
         native.call(ttir_kernels.run_with, "described", [x, x, 16, 7], (1, 1), {"A": 16, "B": 8})
 
 
-def test_an_unknown_operation_is_named(native: Native) -> None:
+def test_an_unknown_operation_is_named(native: Process) -> None:
     with pytest.raises(Unsupported, match=r"inline assembly 'nanosleep.*ttir_kernels.py:\d+"):
         native.call(ttir_kernels.run_with, "unknown", [torch.zeros(16, dtype=torch.int32)], (1,), {"BLOCK": 16})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import attnc
 from attnc.runtime.op import Op
-from tests.backends.calls import check, make, outcome
+from attnc.testing.call import check, make, outcome
 
 S = "score dot(q, k) / sqrt(D)  "
 SIZES = {"B": 2, "H": 2, "G": 1, "N": 41, "M": 53, "D": 16, "E": 16}

@@ -18,7 +18,7 @@ from attnc.dsl.check import check
 from attnc.dsl.format import format_source
 from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
-from tests.tolerance import assert_close
+from attnc.testing.tolerance import assert_close
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "zoo"
 B, H, N, D = 2, 4, 37, 16

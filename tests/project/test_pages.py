@@ -19,6 +19,10 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     run_blocks(blocks(TUTORIAL), tmp_path)
 
 
+def test_the_page_on_fuzzing_runs(tmp_path: Path) -> None:
+    run_blocks(blocks(ROOT / "docs" / "fuzzing.md"), tmp_path)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     assert broken_links(page) == []

@@ -12,7 +12,7 @@ from torch import nn
 
 import attnc
 from attnc.nn import Attention
-from tests.tolerance import assert_close
+from attnc.testing.tolerance import assert_close
 
 CAUSAL = "attention causal_layer { score dot(q, k) / sqrt(D) mask causal normalize softmax }"
 ALIBI = """attention alibi_layer { input slope: f32[H] input start: i64[B]

@@ -21,7 +21,7 @@ import attnc
 import attnc.importer
 from attnc import SpecError
 from attnc.runtime.device import present
-from tests.tolerance import assert_close
+from attnc.testing.tolerance import assert_close
 
 ALIBI = """attention alibi {
   param w: int = 4

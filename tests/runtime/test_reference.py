@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attnc.runtime.draw import draw
 from attnc.runtime.reference import mask
+from attnc.testing.tolerance import unit_roundoff
 from tests.runtime.specs import assert_same, attention, call, vectors
-from tests.tolerance import unit_roundoff
 
 SCORE = "score dot(q, k) / sqrt(D) "
 PLAIN = SCORE + "normalize softmax "

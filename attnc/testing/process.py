@@ -1,7 +1,8 @@
-"""A second process, without TRITON_INTERPRET: Triton's kernels are either interpreted in a process or compiled.
+"""A second process: Triton's kernels are either interpreted in a process or compiled, and code that reads past a
+tensor may end the process that it runs in.
 
-``Native().call(function, *args)`` runs a function of a test module there and gives what it returned, or raises what
-it raised. Arguments and results are pickled; a tensor keeps its strides.
+``Process().call(function, *args)`` runs a function of a module there and gives what it returned, or raises what it
+raised. Arguments and results are pickled; a tensor keeps its strides.
 """
 
 from __future__ import annotations
@@ -13,27 +14,32 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+
+class Ended(RuntimeError):
+    """The process is gone: a crash of what it ran."""
 
 
-class Native:
-    """The process, started at the first call."""
+class Process:
+    """The process, started at the first call. ``interpreted``: with TRITON_INTERPRET=1, else without."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, interpreted: bool = False) -> None:
+        self._interpreted = interpreted
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         process = self._process
         if process is None or process.poll() is not None:
-            process = self._process = _start()
+            process = self._process = _start(self._interpreted)
         assert process.stdin is not None and process.stdout is not None, "made with pipes"
-        _send(process.stdin, (function, args))
-        done, value = _receive(process.stdout)
+        try:
+            _send(process.stdin, (function, args))
+            done, value = _receive(process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            raise Ended(f"the process that ran it ended with status {process.wait()}") from error
         if not done:
             raise value
         return value
@@ -43,11 +49,13 @@ class Native:
             self._process.communicate(timeout=60)  # closes its input, which ends it
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(interpreted: bool) -> subprocess.Popen[bytes]:
     env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "_typing"), str(ROOT)])
-    command = [sys.executable, "-P", "-m", "tests.backends.native"]  # -P: attnc is found in tests/_typing
-    return subprocess.Popen(command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    env["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # what is importable here is there
+    if interpreted:
+        env["TRITON_INTERPRET"] = "1"
+    command = [sys.executable, "-P", "-m", "attnc.testing.process"]
+    return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def _send(pipe: BinaryIO | Any, value: object) -> None:

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that draw specs from the grammar; ``families`` draws calls of them. Tests only.
+"""Hypothesis strategies that draw specs from the grammar; ``families`` draws calls of them.
 
 Numbers stay sane by construction: scores of a few units, divisors away from zero. What a score does is otherwise free:
 any input in any index shape, any function, masks of the library and raw predicates under and, or, not.
@@ -338,8 +338,40 @@ def _prepared(text: Text, score: str) -> str:
     return score.replace("dot(q, k) / sqrt(D)", str(made)) if made else score
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a spec as text, and the declarations of the inputs that it reads."""
+
+    text: str
+    inputs: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @st.composite
-def specs(draw: Draw, *, depth: int = 3) -> tuple[str, Text]:
+def masks(draw: Draw, *, depth: int = 2) -> Part:
+    """Masks: predicates of the library and over indices and inputs, under ``and``, ``or``, ``not``."""
+    text = Text(draw=draw)
+    made = _mask(text, depth)
+    return Part(text=made, inputs="  ".join(text.declarations.values()))
+
+
+@st.composite
+def scores(draw: Draw, *, depth: int = 3) -> Part:
+    """Scores: products of q and k, inputs read in every way, functions of them."""
+    text = Text(draw=draw)
+    made = _score(text, depth)
+    return Part(text=made, inputs="  ".join(text.declarations.values()))
+
+
+def specs() -> st.SearchStrategy[str]:
+    """Specs as text: one or two branches, any score, mask, normalization and emits."""
+    return drawn_specs().map(lambda drawn: drawn[0])
+
+
+@st.composite
+def drawn_specs(draw: Draw) -> tuple[str, Text]:
     """A spec's text and how to make its inputs."""
     text = Text(draw=draw)
     text.bounded = text.one_of(False, False, False, True)

@@ -22,9 +22,9 @@ def _filled(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
 def poisoned() -> Iterator[None]:
     """Within: ``torch.empty``, ``empty_like``, ``empty_strided`` and ``Tensor.new_empty`` fill floats with NaN."""
     with (
-        mock.patch.multiple(
-            torch, **{name: _filled(getattr(torch, name)) for name in ("empty", "empty_like", "empty_strided")}
-        ),
+        mock.patch.object(torch, "empty", _filled(torch.empty)),
+        mock.patch.object(torch, "empty_like", _filled(torch.empty_like)),
+        mock.patch.object(torch, "empty_strided", _filled(torch.empty_strided)),
         mock.patch.object(torch.Tensor, "new_empty", _filled(torch.Tensor.new_empty)),
     ):
         yield

@@ -1,0 +1,1 @@
+../../../attnc/fuzzing.py
