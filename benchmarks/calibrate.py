@@ -9,8 +9,9 @@
     python benchmarks/calibrate.py --check          Triton asked again for what is chosen; writes nothing
     python benchmarks/calibrate.py --grid           the model against Triton over the whole grid; writes nothing
 
-The spec is examples/zoo/causal.attn; --check and --grid take another (--spec examples/zoo/linear.attn). A tile that
-spills is recorded, so that the planner passes it over and the next best is compiled in the next round. Every kernel is
+The kernels are of the four scores below (--scores softcap: of these alone); --check and --grid take another spec
+(--spec examples/zoo/linear.attn). A tile that spills is recorded, so that the planner passes it over for scores that
+take as much, and the next best is compiled in the next round. Every kernel is
 written as soon as it is known: stop it and start it again at will. One process; nothing is run on a GPU.
 TRITON_INTERPRET must not be set.
 """
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,7 +37,8 @@ from attnc.codegen.emit import emit
 from attnc.codegen.lower import Program, lower
 from attnc.codegen.plan import choose_for, plan
 from attnc.codegen.planner import search
-from attnc.codegen.planner.budget import matrix, shared_lines
+from attnc.codegen.planner.budget import matrix, shared_lines, total
+from attnc.codegen.planner.calibration import Key, alike, answering, calibration
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Gpu, targets
 from attnc.codegen.planner.tile import Tile, padded
 from attnc.codegen.planner.work import PASSES, work
@@ -47,27 +50,30 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "codegen" / "data" / "calibration.json"
 ASSEMBLED = ("sm_80", "sm_90", "sm_100")  # whose registers are asked; gfx942's cost 10 s a kernel, sm_75's a minute
 ARCHITECTURES = ("sm_90", "sm_80", "sm_100", "sm_89", GENERIC, "gfx942", "sm_75")
-Key = tuple[Any, ...]
-"""Architecture, pass, dtype, dim, rows that stay and that move, warps, stages; most registers, where limited; True for
-roles."""
 Report = tuple[int, int, int | None, int | None, int | None]
 
-
-CAUSAL = ROOT / "examples" / "zoo" / "causal.attn"
-spec = [CAUSAL]  # whose kernels are asked for
+SCORE = "dot(q, k) / sqrt(D)"
+SCORES = {  # light ones first; each takes as much as the first, or more, in every operation of a pair
+    "causal": f"score {SCORE} mask causal",
+    "window": f"score {SCORE} mask causal and window(1023)",
+    "alibi": f"input slope: f32[H] nograd score {SCORE} - slope[h] * abs(i - j) mask causal",
+    "softcap": f"score 50.0 * tanh({SCORE} / 50.0) mask causal and window(1023)",
+}
+HEAVY = {"dtypes": ("bf16",), "dims": (64, 128)}  # all but the first are compiled for these
+texts = {name: f"attention {name} {{ {body} normalize softmax }}" for name, body in SCORES.items()}
 
 
 @cache
-def program() -> Program:
-    path = spec[-1]
-    return lower(compilable(compile_text(Source(name=path.name, text=path.read_text(encoding="utf-8")), {})))
+def program(name: str) -> Program:
+    """One of the scores', or of a file that was asked for."""
+    return lower(compilable(compile_text(Source(name=name, text=texts[name]), {})))
 
 
 @cache
-def module(architecture: str) -> ModuleType:
+def module(name: str, architecture: str) -> ModuleType:
     """The generated module, its kernels ready to be compiled."""
-    text = emit(program(), plan(program(), architecture))
-    path = Path(tempfile.mkdtemp(prefix="attnc-calibrate-")) / f"causal_{architecture}.py"
+    text = emit(program(name), plan(program(name), architecture))
+    path = Path(tempfile.mkdtemp(prefix="attnc-calibrate-")) / f"{name}_{architecture}.py"
     path.write_text(text, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -78,13 +84,13 @@ def module(architecture: str) -> ModuleType:
     return made
 
 
-def signature(tile: Tile, dtype: str, dim: int, architecture: str) -> Signature:
-    """The causal kernel of a pass with this tile."""
-    found = signatures(program(), plan(program(), architecture), dtype, dim, {tile.step: tile})
+def signature(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> Signature:
+    """The kernel of a pass with this tile."""
+    found = signatures(program(name), plan(program(name), architecture), dtype, dim, {tile.step: tile})
     return next(item for item in found if item.step == tile.step)
 
 
-def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, Any, Any, dict[str, Any]]:
+def stages(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, Any, Any, dict[str, Any]]:
     """Triton's source, target, options and compiler stages of one kernel."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -93,15 +99,15 @@ def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, An
 
     amd = architecture.startswith("gfx")
     target = GPUTarget("hip", architecture, 64) if amd else GPUTarget("cuda", int(architecture[3:]), 32)
-    made = signature(tile, dtype, dim, architecture)
-    kernels = module(architecture)
+    made = signature(name, tile, dtype, dim, architecture)
+    kernels = module(name, architecture)
     names = list(made.types)
     constants = {**made.constants, "ACC": triton.language.float64 if made.acc == "fp64" else triton.language.float32}
     source = ASTSource(
         getattr(kernels, made.kernel),
         dict(made.types),
-        {(names.index(name),): value for name, value in constants.items()},
-        {(names.index(name),): [["tt.divisibility", 16]] for name in made.aligned},
+        {(names.index(item),): value for item, value in constants.items()},
+        {(names.index(item),): [["tt.divisibility", 16]] for item in made.aligned},
     )
     backend = make_backend(target)
     options = backend.parse_options({"num_warps": tile.warps, "num_stages": tile.stages})
@@ -110,12 +116,12 @@ def stages(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, An
     return source, target, (backend, options), found
 
 
-def allocated(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[int, int]:
+def allocated(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[int, int]:
     """Bytes of shared memory and columns of tensor memory that Triton allocates: its pipeline up to there, which is a
     tenth of the whole."""
     from triton._C.libtriton import amd, ir, nvidia, passes
 
-    source, target, (backend, options), made = stages(tile, dtype, dim, architecture)
+    source, target, (backend, options), made = stages(name, tile, dtype, dim, architecture)
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
@@ -144,12 +150,12 @@ def allocated(tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[int,
     return mlir.get_int_attr("ttg.shared"), mlir.get_int_attr("ttg.tensor_memory_size") or 0
 
 
-def assembled(tile: Tile, dtype: str, dim: int, architecture: str) -> Report:
+def assembled(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> Report:
     """Bytes of shared memory, columns of tensor memory, registers and bytes of stack a thread, and spills and reloads
     in hot loops, from the cubin."""
     import triton
 
-    source, target, _, _ = stages(tile, dtype, dim, architecture)
+    source, target, _, _ = stages(name, tile, dtype, dim, architecture)
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
     if tile.registers:
         options["maxnreg"] = tile.registers
@@ -177,23 +183,42 @@ def spills_in_loops(cubin: bytes) -> int:
 
 
 class Table:
-    """The table in its file: what was reported, by architecture, pass, dtype, dim and tile."""
+    """The table in its file: what was reported, by score and by architecture, pass, dtype, dim and tile."""
 
     def __init__(self) -> None:
-        kernels = json.loads(FILE.read_text(encoding="utf-8"))["kernels"]
-        self.rows: dict[Key, Report] = {tuple(row[:-5]): tuple(row[-5:]) for row in kernels}
+        scores = json.loads(FILE.read_text(encoding="utf-8"))["scores"]
+        kernels = {name: scores.get(name, {}).get("kernels", []) for name in SCORES}
+        self.rows: dict[tuple[str, Key], Report] = {
+            (name, tuple(row[:-5])): tuple(row[-5:]) for name, rows in kernels.items() for row in rows
+        }
 
     def write(self) -> None:
         import triton
 
-        lines = ",\n".join(json.dumps([*key, *rest]) for key, rest in sorted(self.rows.items()))
-        FILE.write_text(f'{{"triton": "{triton.__version__}", "kernels": [\n{lines}\n]}}\n', encoding="utf-8")
-        search.calibration.cache_clear()
+        scores = []
+        for name in SCORES:
+            pair = {step: [float(count) for count in work(program(name), step).pair] for step in PASSES}
+            rows = sorted([*key, *rest] for (score, key), rest in self.rows.items() if score == name)
+            lines = ",\n".join(json.dumps(row) for row in rows)
+            head = f'"{name}": {{"spec": {json.dumps(texts[name])},\n"pair": {json.dumps(pair)},\n"kernels": '
+            scores.append(f"{head}[\n{lines}\n]}}")
+        inner = ",\n".join(scores)
+        FILE.write_text(f'{{"triton": "{triton.__version__}", "scores": {{\n{inner}\n}}}}\n', encoding="utf-8")
+        calibration.cache_clear()
+        answering.cache_clear()
         choose_for.cache_clear()
 
-    def lacking(self, key: Key) -> bool:
+    def of(self, name: str, architecture: str, tile: Tile, dtype: str, dim: int) -> Report:
+        """A tile's row; that of the kernel without a limit of registers where it keeps to the limit anyway."""
+        none = (0, 0, None, None, None)
+        seen = self.rows.get((name, key_of(architecture, tile, dtype, dim)), none)
+        free = self.rows.get((name, key_of(architecture, tile._replace(registers=0), dtype, dim)), none)
+        return free if seen[2] is None and free[2] is not None and free[2] <= tile.registers else seen
+
+    def lacking(self, name: str, key: Key, tile: Tile) -> bool:
         """Whether a kernel is still to be compiled."""
-        return key not in self.rows or (key[0] in ASSEMBLED and self.rows[key][2] is None)
+        architecture, _, dtype, dim = key[:4]
+        return self.of(name, architecture, tile, dtype, dim)[2 if architecture in ASSEMBLED else 0] in (None, 0)
 
 
 def key_of(architecture: str, tile: Tile, dtype: str, dim: int) -> Key:
@@ -201,47 +226,58 @@ def key_of(architecture: str, tile: Tile, dtype: str, dim: int) -> Key:
     return (architecture, tile.step, dtype, dim, *tile[1:5], *limit, *([True] if tile.roles else []))
 
 
+def within(name: str, values: list[Any], what: str) -> list[Any]:
+    """The dtypes or head dims that a score is compiled for."""
+    return values if name == "causal" or name not in SCORES else [value for value in values if value in HEAVY[what]]
+
+
 def chosen(
-    architectures: list[str], dtypes: list[str], dims: list[int], *, explore: bool = False
+    name: str, architectures: list[str], dtypes: list[str], dims: list[int], *, explore: bool = False
 ) -> Iterator[tuple[Key, Tile]]:
     """What the planner takes now, and for which architecture it has to be compiled; to ``explore``, also what comes
     next and what only an estimate of registers refuses."""
-    for name in architectures:
-        found = plan(program(), name)
-        members = FAMILY if name == GENERIC else (name,)
-        for dtype in dtypes:
-            for dim in dims:
-                for step in PASSES:
-                    choice = found.row(step, dtype, padded(dim)).choice
-                    if choice is not None:
-                        for member in dict.fromkeys(search.alike(each) for each in members):
-                            element = "f16" if dtype == "bf16" and member == "sm_75" else dtype
-                            yield key_of(member, choice.tile, element, dim), choice.tile
-                    if choice is not None and explore and name in ASSEMBLED:
-                        counted, gpu = work(program(), step), found.gpu
-                        for tile in (
-                            *search.with_roles(counted, choice.dtype, gpu),
-                            *choice.next_best[:2],
-                            *search.doubtful(counted, choice.dtype, padded(dim), gpu, choice),
-                        ):
-                            yield key_of(name, tile, choice.dtype, dim), tile
+    for target in architectures:
+        found = plan(program(name), target)
+        members = FAMILY if target == GENERIC else (target,)
+        for dtype, dim, step in product(within(name, dtypes, "dtypes"), within(name, dims, "dims"), PASSES):
+            choice = found.row(step, dtype, padded(dim)).choice
+            if choice is None:
+                continue
+            for member in dict.fromkeys(alike(each) for each in members):
+                element = "f16" if dtype == "bf16" and member == "sm_75" else dtype
+                yield key_of(member, choice.tile, element, dim), choice.tile
+            if explore and target in ASSEMBLED:
+                counted, gpu = work(program(name), step), found.gpu
+                for tile in (
+                    *search.with_roles(counted, choice.dtype, gpu),
+                    *choice.next_best[:2],
+                    *search.doubtful(counted, choice.dtype, padded(dim), gpu, choice),
+                ):
+                    yield key_of(target, tile, choice.dtype, dim), tile
 
 
 def calibrate(
-    architectures: list[str], dtypes: list[str], dims: list[int], *, seconds: float, again: bool, explore: bool
+    names: list[str],
+    architectures: list[str],
+    dtypes: list[str],
+    dims: list[int],
+    *,
+    seconds: float,
+    again: bool,
+    explore: bool,
 ) -> None:
     """Compile what is chosen until nothing new is; ``again``: also what the table has of it."""
-    table, start, failed = Table(), time.monotonic(), set[Key]()
+    table, start, failed = Table(), time.monotonic(), set[tuple[str, Key]]()
+
+    def asked() -> dict[tuple[str, Key], Tile]:
+        found = ((name, chosen(name, architectures, dtypes, dims, explore=explore)) for name in names)
+        return {(name, key): tile for name, tiles in found for key, tile in tiles}
+
     if again:
-        for key, _ in chosen(architectures, dtypes, dims):
-            table.rows.pop(key, None)
-    while todo := {
-        key: tile for key, tile in chosen(architectures, dtypes, dims, explore=explore) if table.lacking(key)
-    }:
-        todo = {key: tile for key, tile in todo.items() if key not in failed}
-        if not todo:
-            break
-        for key, tile in todo.items():
+        for item in asked():
+            table.rows.pop(item, None)
+    while todo := {item: tile for item, tile in asked().items() if table.lacking(*item, tile) and item not in failed}:
+        for (name, key), tile in todo.items():
             if time.monotonic() - start > seconds:
                 print(f"stopped after {seconds:.0f} s; {len(todo)} kernels of this round were asked for")
                 return
@@ -249,109 +285,102 @@ def calibrate(
             architecture, _, dtype, dim = key[:4]
             try:
                 if architecture in ASSEMBLED:
-                    table.rows[key] = assembled(tile, dtype, dim, architecture)
+                    report = assembled(name, tile, dtype, dim, architecture)
                 else:
-                    table.rows[key] = (*allocated(tile, dtype, dim, architecture), None, None, None)
+                    report = (*allocated(name, tile, dtype, dim, architecture), None, None, None)
             except Exception as error:  # of Triton: reported, and the next one compiled
-                failed.add(key)
-                print(f"{key}: {type(error).__name__}: {str(error)[:200]}", flush=True)
+                failed.add((name, key))
+                print(f"{name} {key}: {type(error).__name__}: {str(error)[:200]}", flush=True)
                 continue
+            table.rows[name, key] = report
             table.write()
-            print(f"{key} {table.rows[key]} {time.monotonic() - began:.1f} s", flush=True)
+            print(f"{name} {key} {report} {time.monotonic() - began:.1f} s", flush=True)
 
 
-def compared() -> Iterator[tuple[Key, int, int]]:
-    """Every kernel of the table: the model's bytes of shared memory, and Triton's."""
-    for key, report in Table().rows.items():
-        architecture, step, dtype, dim, *rest = key
-        gpu, tile = targets().find(architecture), Tile(step, *rest[:4], roles=len(rest) > 4)  # type: ignore[misc]
-        assert isinstance(gpu, Gpu)
-        lines = shared_lines(work(program(), tile.step), tile, dtype, dim, matrix(tile, dtype, gpu))
-        yield key, sum(line.amount for line in lines), report[0]
+def modelled(name: str, key: Key) -> int:
+    """Bytes of shared memory by the model."""
+    architecture, step, dtype, dim, *rest = key
+    gpu, tile = targets().find(architecture), Tile(step, *rest[:4], roles=rest[-1] is True)
+    assert isinstance(gpu, Gpu)
+    return total(shared_lines(work(program(name), tile.step), tile, dtype, padded(dim), matrix(tile, dtype, gpu)))
 
 
 def report() -> bool:
     """Print the errors of the model; whether all are between 0 and 5%."""
-    by: dict[str, list[float]] = {}
-    for key, model, triton in compared():
-        by.setdefault(key[0], []).append(model / triton - 1)
-    for architecture, errors in sorted(by.items()):
-        print(f"{architecture:8} {len(errors):4} kernels: {100 * min(errors):+.1f}% to {100 * max(errors):+.1f}%")
-    for (architecture, step, dtype, dim, *tile), (*_, registers, stack, hot) in sorted(Table().rows.items()):
+    by: dict[tuple[str, str], list[float]] = {}
+    rows = Table().rows
+    for (name, key), row in rows.items():
+        by.setdefault((key[0], name), []).append(modelled(name, key) / row[0] - 1)
+    for (architecture, name), errors in sorted(by.items()):
+        share = f"{100 * min(errors):+.1f}% to {100 * max(errors):+.1f}%"
+        print(f"{architecture:8} {name:8} {len(errors):4} kernels: {share}")
+    for (name, (architecture, step, dtype, dim, *tile)), (*_, registers, stack, hot) in sorted(rows.items()):
         if stack:
             where = f"{hot} in hot loops" if hot else "none in a hot loop"
-            print(f"spills: {architecture} {step} {dtype} {dim} {tile}: {stack} bytes, {registers} registers, {where}")
+            kernel = f"{name} {architecture} {step} {dtype} {dim} {tile}"
+            print(f"spills: {kernel}: {stack} bytes, {registers} registers, {where}")
     return all(0 <= error <= 0.05 for errors in by.values() for error in errors)
 
 
-def spills(architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
+def spills(names: list[str], architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
     """Print what is chosen and spills, by the table, and what it lacks; whether nothing spills in a loop."""
-    fine, clean, lacking = True, 0, []
-    for name in (name for name in architectures if name in ASSEMBLED):
-        found = plan(program(), name)
-        for dtype in dtypes:
-            for dim in sorted(dims):
-                for step in PASSES:
-                    choice = found.row(step, dtype, padded(dim)).choice
-                    seen = choice and search.measured(choice.tile, dtype, dim, found.gpu)
-                    if choice is None or seen is None or seen.stack is None:
-                        lacking.append(f"{name} {step} {dtype} {dim}")
-                    elif seen.stack:
-                        fine &= not seen.hot
-                        print(f"| {name} | {step} | {dtype} | {dim} | {choice.tile} | {seen.stack} | {seen.hot} |")
-                    else:
-                        clean += 1
+    fine, clean, lacking, table = True, 0, [], Table()
+    for name, target in product(names, (target for target in architectures if target in ASSEMBLED)):
+        found = plan(program(name), target)
+        for dtype, dim, step in product(within(name, dtypes, "dtypes"), sorted(within(name, dims, "dims")), PASSES):
+            choice = found.row(step, dtype, padded(dim)).choice
+            *_, stack, hot = table.of(name, target, choice.tile, dtype, dim) if choice is not None else (None, None)
+            if choice is None or stack is None:
+                lacking.append(f"{name} {target} {step} {dtype} {dim}")
+            elif stack:
+                fine &= not hot
+                print(f"| {name} | {target} | {step} | {dtype} | {dim} | {choice.tile} | {stack} | {hot} |")
+            else:
+                clean += 1
     print(f"{clean} others have no stack; {len(lacking)} are not compiled: {', '.join(lacking)}")
     return fine
 
 
-def check(architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
+def check(names: list[str], architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
     """Triton asked again for what is chosen: the model is within 5% above it, and the table says the same."""
     fine, rows = True, Table().rows
-    for key, tile in dict(chosen(architectures, dtypes, dims)).items():
-        architecture, _, dtype, dim = key[:4]
-        gpu = targets().find(architecture)
-        assert isinstance(gpu, Gpu)
-        lines = shared_lines(work(program(), tile.step), tile, dtype, padded(dim), matrix(tile, dtype, gpu))
-        model, (triton, columns) = sum(line.amount for line in lines), allocated(tile, dtype, dim, architecture)
-        same = spec[-1] != CAUSAL or key not in rows or rows[key][:2] == (triton, columns)
-        right = triton <= model <= 1.05 * triton and triton <= gpu.shared_block and columns <= gpu.tensor_columns
-        fine &= same and right
-        print(
-            f"{key}: model {model}, Triton {triton}{'' if same else ', the table differs: calibrate again'}", flush=True
-        )
+    for name in names:
+        for key, tile in dict(chosen(name, architectures, dtypes, dims)).items():
+            gpu = targets().find(key[0])
+            assert isinstance(gpu, Gpu)
+            model, (triton, columns) = modelled(name, key), allocated(name, tile, key[2], key[3], key[0])
+            same = (name, key) not in rows or rows[name, key][:2] == (triton, columns)
+            right = triton <= model <= 1.05 * triton and triton <= gpu.shared_block and columns <= gpu.tensor_columns
+            fine &= same and right
+            differs = "" if same else ", the table differs: calibrate again"
+            print(f"{name} {key}: model {model}, Triton {triton}{differs}", flush=True)
     return fine
 
 
-def grid(architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
+def grid(names: list[str], architectures: list[str], dtypes: list[str], dims: list[int]) -> bool:
     """The model against Triton for every candidate that a block could hold."""
     fine, count, least, most = True, 0, 0.0, 0.0
-    for architecture in architectures:
+    for name, architecture, dtype, dim, step in product(names, architectures, dtypes, dims, PASSES):
         gpu = targets().find(architecture)
         assert isinstance(gpu, Gpu)
-        for dtype in dtypes:
-            element = "f16" if dtype == "bf16" and architecture == "sm_75" else dtype
-            for dim in dims:
-                for step in PASSES:
-                    for tile in search.candidates(step, element, padded(dim), gpu):
-                        lines = shared_lines(
-                            work(program(), step), tile, element, padded(dim), matrix(tile, element, gpu)
-                        )
-                        model = sum(line.amount for line in lines)
-                        if model > gpu.shared_block:
-                            continue
-                        triton, _ = allocated(tile, element, dim, architecture)
-                        count, error = count + 1, model / triton - 1
-                        least, most = min(least, error), max(most, error)
-                        if not 0 <= error <= 0.05:
-                            fine = False
-                            print(f"{architecture} {element} {dim} {tile}: model {model}, Triton {triton}", flush=True)
+        element = "f16" if dtype == "bf16" and architecture == "sm_75" else dtype
+        for tile in search.candidates(step, element, padded(dim), gpu):
+            model = modelled(name, key_of(architecture, tile, element, dim))
+            if model > gpu.shared_block:
+                continue
+            triton, _ = allocated(name, tile, element, dim, architecture)
+            count, error = count + 1, model / triton - 1
+            least, most = min(least, error), max(most, error)
+            if not 0 <= error <= 0.05:
+                fine = False
+                print(f"{name} {architecture} {element} {dim} {tile}: model {model}, Triton {triton}", flush=True)
     print(f"{count} kernels: {100 * least:+.1f}% to {100 * most:+.1f}%")
     return fine
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scores", nargs="*", choices=SCORES, default=list(SCORES))
     parser.add_argument("--targets", nargs="*", default=list(ARCHITECTURES))
     parser.add_argument("--dtypes", nargs="*", default=["bf16", "f32"])
     parser.add_argument("--dims", nargs="*", type=int, default=[64, 128, 32, 256, 16])
@@ -363,24 +392,28 @@ def main() -> int:
     parser.add_argument("--spills", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--grid", action="store_true")
-    parser.add_argument("--spec", type=Path, help="of --check and --grid, in place of causal.attn")
+    parser.add_argument("--spec", type=Path, help="of --check and --grid, in place of the scores")
     options = parser.parse_args()
     if options.spec is not None and not (options.check or options.grid):
-        parser.error("--spec goes with --check or --grid: the table is of causal.attn")
-    spec.append(options.spec or CAUSAL)
+        parser.error("--spec goes with --check or --grid: the table is of the scores here")
+    names = options.scores
+    if options.spec is not None:
+        texts[options.spec.name] = options.spec.read_text(encoding="utf-8")
+        names = [options.spec.name]
+    asked = names, options.targets, options.dtypes, options.dims
     if options.report:
         return 0 if report() else 1
     if options.spills:
-        return 0 if spills(options.targets, options.dtypes, options.dims) else 1
+        return 0 if spills(*asked) else 1
     if options.check:
-        return 0 if check(options.targets, options.dtypes, options.dims) else 1
+        return 0 if check(*asked) else 1
     if options.grid:
-        return 0 if grid([x for x in options.targets if x != GENERIC], options.dtypes, options.dims) else 1
+        return 0 if grid(names, [x for x in options.targets if x != GENERIC], *asked[2:]) else 1
     if options.fresh:
-        FILE.write_text('{"triton": "", "kernels": []}\n', encoding="utf-8")
+        FILE.write_text('{"triton": "", "scores": {}}\n', encoding="utf-8")
     explore = not (options.again or options.quick)
     limits = {"seconds": options.seconds, "again": options.again, "explore": explore}
-    calibrate(options.targets, options.dtypes, options.dims, **limits)
+    calibrate(*asked, **limits)
     return 0 if report() else 1
 
 

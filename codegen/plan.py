@@ -11,7 +11,7 @@ from attnc.codegen.lower import Program
 from attnc.codegen.planner.search import Choice, choose
 from attnc.codegen.planner.targets import GENERIC, Cpu, Gpu, Machine, Targets, targets
 from attnc.codegen.planner.tile import ITEMSIZE, Tile
-from attnc.codegen.planner.work import PASSES, Pass, Work, work
+from attnc.codegen.planner.work import PASSES, Pass, Work, works
 
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
 DTYPES = ("bf16", "f32", "f64")  # by element size
@@ -78,13 +78,17 @@ def plan(program: Program, target: str, known: Targets | None = None) -> Plan:
     known = known or targets()
     machine = known.find(target)
     members = known.members(GENERIC if isinstance(machine, Cpu) else target)
-    rows = []
+    rows, counted = [], works(program)
     for step in PASSES:
-        counted = work(program, step)
         for dtype in DTYPES:
             for dim in DIMS:
                 rows.append(
-                    Row(step=step, dim=dim, itemsize=ITEMSIZE[dtype], choice=choose_for(counted, dtype, dim, members))
+                    Row(
+                        step=step,
+                        dim=dim,
+                        itemsize=ITEMSIZE[dtype],
+                        choice=choose_for(counted[step], dtype, dim, members),
+                    )
                 )
     return Plan(target=target, machine=machine, gpu=members[0], rows=tuple(rows))
 

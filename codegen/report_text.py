@@ -37,7 +37,7 @@ def text(program: Program, found: Report, *, verified: bool) -> str:
     if verified:
         lines.append("  The compiler's figures are of this spec's kernels, compiled here for the target.")
     else:
-        lines.append("  `calibrated` is what the compiler made of a plain causal spec; --verify compiles this one.")
+        lines.append("  `calibrated` is what the compiler made of a spec like it; --verify compiles this one.")
     return "\n".join(lines)
 
 
@@ -54,9 +54,9 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
     if item.spill:
         line("", f"every tile that fits spills; this one least, {item.spill} bytes a thread")
     line("shared memory", f"{use.shared_bytes:,} bytes of {gpu.shared_block:,} a block{_seen(item, 'shared')}")
-    lines += [f"      {part.what:46} {part.amount:>9,}" for part in use.shared]
+    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.shared]
     line("registers", f"{use.registers_thread} of {gpu.registers_thread} a thread{_seen(item, 'registers')}")
-    lines += [f"      {part.what:46} {part.amount:>9,}" for part in use.registers]
+    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.registers]
     if use.columns:
         line("tensor memory", f"{use.columns} of {gpu.tensor_columns} columns")
     line("spills", _spills(item))
@@ -194,15 +194,15 @@ def _plain(item: Kernel) -> dict[str, Any]:
         "refused": [{"tile": str(entry.tile), "reason": entry.reason} for entry in item.refused],
         "spills_anyway": item.spill,
         "model": {
-            "shared": [line._asdict() for line in use.shared],
+            "shared": [{"what": what, "amount": amount} for what, amount in use.shared],
             "shared_bytes": use.shared_bytes,
-            "registers": [line._asdict() for line in use.registers],
+            "registers": [{"what": what, "amount": amount} for what, amount in use.registers],
             "registers_thread": use.registers_thread,
             "tensor_columns": use.columns,
             "blocks": use.blocks,
             "limit": use.limits,
         },
-        "calibrated": None if item.calibrated is None else asdict(item.calibrated),
+        "calibrated": None if item.calibrated is None else item.calibrated._asdict(),
         "compiler": None if item.compiled is None else asdict(item.compiled),
         "tiles": {
             "full": item.full,

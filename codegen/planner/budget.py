@@ -17,11 +17,9 @@ OVERHEAD = {"forward": 52, "query": 44, "key": 96}
 ALIGNMENT = 1024  # of a buffer that the tensor cores of sm_90 and sm_100 read
 
 
-class Line(NamedTuple):
-    """One entry of a budget."""
-
-    what: str
-    amount: int
+Line = tuple[str, int]
+"""One entry of a budget: what, and how much."""
+LIMITS = ("shared memory", "registers", "warps", "blocks", "tensor memory")
 
 
 class Budget(NamedTuple):
@@ -43,17 +41,13 @@ def budget(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     shared = shared_lines(work, tile, dtype, dim, kind)
     registers = register_lines(work, tile, dtype, dim, gpu.warp, kind)
     columns = tensor_columns(work, tile, dtype, dim) if kind == "tcgen05" else 0
-    shared_bytes, registers_thread = sum(x[1] for x in shared), sum(x[1] for x in registers)
+    shared_bytes, registers_thread = total(shared), total(registers)
     blocks, limits = occupancy(gpu, tile, shared_bytes, registers_thread, columns)
-    return Budget(
-        shared=shared,
-        shared_bytes=shared_bytes,
-        registers=registers,
-        registers_thread=registers_thread,
-        columns=columns,
-        blocks=blocks,
-        limits=limits,
-    )
+    return Budget(shared, shared_bytes, registers, registers_thread, columns, blocks, limits)
+
+
+def total(lines: tuple[Line, ...]) -> int:
+    return sum([amount for _, amount in lines])
 
 
 def matrix(tile: Tile, dtype: str, gpu: Gpu) -> str:
@@ -79,7 +73,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
 
     def line(what: str, amount: int) -> None:
         if amount > 0:
-            lines.append(Line(what, amount))
+            lines.append((what, amount))
 
     if kind == "wgmma":
         line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
@@ -207,13 +201,13 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind
     if kind in ("mma", "mfma") and work.step == "forward":
         operands = work.queries * tile.held * dim * size // (4 * threads)
     lines = (
-        Line("sums", totals),
-        Line("scores" if work.step == "forward" else "scores and cotangents", work.scores * pairs * wide // threads),
-        Line("weights", pairs * (4 if work.step == "forward" else size) // (4 * threads)),
-        Line("queries as operands", operands),
-        Line("addresses, indices, fragments", OVERHEAD[work.step]),
+        ("sums", totals),
+        ("scores" if work.step == "forward" else "scores and cotangents", work.scores * pairs * wide // threads),
+        ("weights", pairs * (4 if work.step == "forward" else size) // (4 * threads)),
+        ("queries as operands", operands),
+        ("addresses, indices, fragments", OVERHEAD[work.step]),
     )
-    return tuple(line for line in lines if line.amount)
+    return tuple([line for line in lines if line[1]])
 
 
 def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int) -> int:
@@ -231,13 +225,12 @@ def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int) -> int:
 def occupancy(gpu: Gpu, tile: Tile, shared: int, registers: int, columns: int) -> tuple[int, str]:
     """Blocks that an SM holds at once, and what limits them. Registers are given to a warp in units of 256."""
     a_warp = -(-min(registers, gpu.registers_thread) * gpu.warp // 256) * 256
-    by = {
-        "shared memory": gpu.shared_sm // (shared + gpu.shared_reserved) if shared <= gpu.shared_block else 0,
-        "registers": gpu.registers // (a_warp * tile.warps),
-        "warps": gpu.warps // tile.warps,
-        "blocks": gpu.blocks,
-    }
-    if columns:
-        by["tensor memory"] = gpu.tensor_columns // columns
-    least = min(by.values())
-    return least, next(name for name, count in by.items() if count == least)
+    by = (
+        gpu.shared_sm // (shared + gpu.shared_reserved) if shared <= gpu.shared_block else 0,
+        gpu.registers // (a_warp * tile.warps),
+        gpu.warps // tile.warps,
+        gpu.blocks,
+        gpu.tensor_columns // columns if columns else gpu.blocks,
+    )
+    least = min(by)
+    return least, LIMITS[by.index(least)]

@@ -28,8 +28,6 @@ L2 = 32
 # The length that tiles are ranked for where no shape is given, and the clocks in which a block begins and ends.
 LENGTH = 2048
 BLOCK = 1500
-# Float operations a pair of the plainest score, as the calibration has it.
-LEAST = {"forward": 2, "query": 3, "key": 3}
 
 
 PIPES = ("matrix units", "special functions", "fp32", "integers", "shared memory", "issue", "L2", "tensor memory")
@@ -108,15 +106,16 @@ def overhead(work: Work, tile: Tile, dtype: str, dim: int, blocks: int) -> float
 
 
 def price(
-    work: Work, tile: Tile, dtype: str, dim: int, cost: Clocks, blocks: int, stack: int = 0, length: int = LENGTH
+    work: Work, tile: Tile, dtype: str, dim: int, cost: Clocks, blocks: int, stack: int = 0, *, spread: bool = False
 ) -> float:
     """Clocks of an SM for a pair, a block's beginning and end spread over its tiles: what candidates are ranked by.
     ``stack``: bytes that a thread of the calibration's kernel spills outside its loops, written and read once a block,
-    32 a clock. A score of more operations has no registers left there: it spills as much in every tile, 128 a clock."""
+    32 a clock. A score that takes more than that kernel's has no registers left there: ``spread``, it spills as much in
+    every tile, 128 a clock."""
     spilled = 2 * stack * tile.warps * 32
     once = overhead(work, tile, dtype, dim, blocks) + spilled / L2
-    inside = spilled / 128 if work.vector + work.tanh > LEAST[work.step] * work.maps else 0.0
-    return (cost.tile + inside + once * tile.moved / length) / (tile.held * tile.moved)
+    inside = spilled / 128 if spread else 0.0
+    return (cost.tile + inside + once * tile.moved / LENGTH) / (tile.held * tile.moved)
 
 
 def _shared_bytes(work: Work, tile: Tile, vector: int, kind: str, crossing: bool) -> float:

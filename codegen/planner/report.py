@@ -15,9 +15,10 @@ from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.budget import Budget
+from attnc.codegen.planner.calibration import Measured, calibrated, measured
 from attnc.codegen.planner.cost import Clocks, clocks, overhead
 from attnc.codegen.planner.launch import Launch, launches
-from attnc.codegen.planner.search import Measured, Refusal, calibrated, measured, occupied
+from attnc.codegen.planner.search import Refusal, occupied
 from attnc.codegen.planner.targets import Cpu, Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded
 from attnc.codegen.planner.work import PASSES, Pass, Work, of_group
@@ -276,7 +277,7 @@ def _kernel(
         clocks=whole,
         refused=row.choice.refused,
         spill=row.choice.spill,
-        calibrated=measured(tile, element, dim, gpu) if calibrated(work, gpu) else None,
+        calibrated=measured(work, tile, element, dim, gpu) if calibrated(work, gpu) else None,
         compiled=compiled.get(name),
         full=full,
         partial=partial,

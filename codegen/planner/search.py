@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attnc.codegen.planner.budget import Budget, budget, occupancy
+from attnc.codegen.planner.calibration import Measured, alike, calibrated, measured
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile
@@ -54,45 +53,6 @@ class Choice:
     spill: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What Triton and ptxas reported for a tile, compiled with a plain causal spec; None: not asked. ``stack``: bytes a
-    thread; ``hot``: instructions of a hot loop that spill or reload."""
-
-    shared: int
-    columns: int
-    registers: int | None
-    stack: int | None
-    hot: int | None
-
-
-@cache
-def calibration() -> Mapping[tuple[Any, ...], Measured]:
-    """codegen/data/calibration.json by (architecture, step, dtype, dim, held, moved, warps, stages)."""
-    text = files("attnc.codegen").joinpath("data/calibration.json").read_text(encoding="utf-8")
-    return {
-        tuple(key): Measured(shared=shared, columns=columns, registers=registers, stack=stack, hot=hot)
-        for *key, shared, columns, registers, stack, hot in json.loads(text)["kernels"]
-    }
-
-
-def alike(architecture: str) -> str:
-    """The architecture whose kernels are compiled in this one's stead: they are the same."""
-    return "sm_80" if architecture in ("sm_86", "sm_89", "sm_120") else architecture
-
-
-def measured(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Measured | None:
-    """What the calibration says of a tile. A limit of registers that the kernel keeps to anyway changes nothing."""
-    key = (alike(gpu.architecture), tile.step, dtype, dim, *tile[1:5])
-    if tile.roles:
-        return calibration().get((*key, True))
-    if tile.registers and (seen := calibration().get((*key, tile.registers))):
-        return seen
-    seen = calibration().get(key)
-    within = seen is None or not tile.registers or (seen.registers or 0) <= tile.registers
-    return seen if within else None
-
-
 def limited(tile: Tile, blocks: int, gpu: Gpu) -> Tile:
     """The tile with its registers limited so that an SM holds ``blocks``; as it is where that limits nothing, where
     roles divide registers among them, and on AMD's GPUs, whose compiler takes no limit."""
@@ -116,36 +76,31 @@ def stages(dtype: str, dim: int, gpu: Gpu) -> tuple[int, ...]:
     return (3, 2) if _priced(dtype, dim) and gpu.matrix != "mfma" else (2, 1)
 
 
-def outside(tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
+def outside(seen: Measured | None) -> int:
     """Bytes of stack a thread of a kernel that spills outside its loops alone."""
-    seen = measured(tile, dtype, dim, gpu)
-    if seen is None or not seen.stack or seen.hot:
-        return 0
-    return seen.stack
+    return 0 if seen is None or not seen.stack or seen.hot else seen.stack
 
 
 def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Iterator[Tile]:
     """Tiles refused for registers by the estimate alone, that would be cheaper than the one taken: worth compiling."""
-    limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks, taken.spill or 0)
-    for refusal in taken.refused:
-        tile = refusal.tile
-        if refusal.spill is not None and refusal.spill <= 4 * DOUBT and measured(tile, dtype, dim, gpu) is None:
-            found = budget(work, tile, dtype, dim, gpu)
-            cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
-            if price(work, tile, dtype, dim, cost, found.blocks) < limit:
-                yield tile
+
+    def cheaper(tile: Tile, blocks: int) -> bool:
+        cost = clocks(work, tile, dtype, dim, gpu, blocks)
+        return price(work, tile, dtype, dim, cost, blocks) < limit
+
+    seen = measured(work, taken.tile, dtype, dim, gpu)
+    spread = seen is not None and seen.lighter
+    limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks, taken.spill or 0, spread=spread)
+    for tile, _, spill in taken.refused:
+        near = spill is not None and spill <= 4 * DOUBT and measured(work, tile, dtype, dim, gpu) is None
+        if near and cheaper(tile, budget(work, tile, dtype, dim, gpu).blocks):
+            yield tile
     for tile in (taken.tile, *taken.next_best):
         found = occupied(work, tile, dtype, dim, gpu)
         more = limited(tile, found.blocks + 1, gpu)
-        if found.limits == "registers" and found.registers_thread - more.registers <= DOUBT:
-            cost = clocks(work, more, dtype, dim, gpu, found.blocks + 1)
-            if price(work, more, dtype, dim, cost, found.blocks + 1) < limit:
-                yield more
-
-
-def calibrated(work: Work, gpu: Gpu) -> bool:
-    """Whether a kernel is of the kind that the calibration compiled, which on sm_100 reads vectors by descriptors."""
-    return work.plain and (work.described or gpu.matrix != "tcgen05")
+        near = found.limits == "registers" and found.registers_thread - more.registers <= DOUBT
+        if near and cheaper(more, found.blocks + 1):
+            yield more
 
 
 def with_roles(work: Work, dtype: str, gpu: Gpu) -> Iterator[Tile]:
@@ -163,28 +118,27 @@ def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
             yield Tile(step, held, moved, warps, count)
 
 
-def fault(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget) -> Refusal | None:
-    """Why a tile is not taken on a GPU, if it is not."""
-    seen = measured(tile, dtype, dim, gpu)
+def fault(
+    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget, seen: Measured | None
+) -> Refusal | None:
+    """Why a tile is not taken on a GPU, if it is not. ``seen``: what the calibration says of it."""
     shared = max(found.shared_bytes, seen.shared if seen else 0)
     if shared > gpu.shared_block:
-        reason = f"{shared:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block"
-        return Refusal(tile=tile, reason=reason, spill=None)
+        return Refusal(tile, f"{shared:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block", None)
     columns = seen.columns if seen and calibrated(work, gpu) else found.columns
     if columns > gpu.tensor_columns:
-        reason = f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}"
-        return Refusal(tile=tile, reason=reason, spill=None)
+        return Refusal(tile, f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}", None)
     if seen is not None and seen.stack is not None:
         if seen.hot:
             reason = f"spills in its loops, {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
-            return Refusal(tile=tile, reason=reason, spill=seen.stack)
+            return Refusal(tile, reason, seen.stack)
         if calibrated(work, gpu):
             return None
     beyond = found.registers_thread - gpu.registers_thread
     if beyond <= 0:
         return None
     reason = f"about {found.registers_thread} registers a thread; {gpu.name} has {gpu.registers_thread}"
-    return Refusal(tile=tile, reason=reason, spill=4 * beyond)
+    return Refusal(tile, reason, 4 * beyond)
 
 
 def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Choice | None:
@@ -192,12 +146,16 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     that fit spill, the one that spills least; None where none fits."""
     ranked: list[tuple[float, int, Tile, Budget, Clocks]] = []
     refused: list[Refusal] = []
+    others = stricter(gpu, members)
+    single, own = len(members) == 1, calibrated(work, gpu)
+    priced = _priced(dtype, dim)
 
-    def rank(tile: Tile, found: Budget) -> int:
+    def rank(tile: Tile, found: Budget, seen: Measured | None) -> int:
         """Among the candidates; its stack."""
-        stack = outside(tile, dtype, dim, gpu)
+        stack = outside(seen)
         cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
-        value = price(work, tile, dtype, dim, cost, found.blocks, stack) if _priced(dtype, dim) else 0.0
+        spread = seen is not None and seen.lighter
+        value = price(work, tile, dtype, dim, cost, found.blocks, stack, spread=spread) if priced else 0.0
         ranked.append((value, len(ranked), tile, found, cost))
         return stack
 
@@ -205,41 +163,38 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         most = -1
         for count in stages(dtype, dim, gpu):
             tile = Tile(work.step, held, moved, warps, count)
-            found = occupied(work, tile, dtype, dim, gpu)
-            reason = fault(work, tile, dtype, dim, gpu, found)
-            if reason is None and not _priced(dtype, dim):
-                reason = _elsewhere(work, tile, dtype, dim, gpu, members)
+            seen = measured(work, tile, dtype, dim, gpu)
+            found = _occupied(work, tile, dtype, dim, gpu, seen)
+            reason = fault(work, tile, dtype, dim, gpu, found, seen)
+            if reason is None and not priced:
+                reason = _elsewhere(work, tile, dtype, dim, others)
             if reason is not None:
                 refused.append(reason)
             elif found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
-                most = -1 if rank(tile, found) else found.blocks
-                more = limited(tile, found.blocks + 1, gpu)  # fewer registers pay where they were compiled, and held
-                seen = (
-                    measured(more, dtype, dim, gpu)
-                    if more.registers and len(members) == 1 and calibrated(work, gpu)
-                    else None
-                )
-                if found.limits == "registers" and seen is not None and seen.hot == 0:
-                    rank(more, occupied(work, more, dtype, dim, gpu))
+                most = -1 if rank(tile, found, seen) else found.blocks
+                if found.limits == "registers" and single and own:  # fewer pay where they were compiled, and held
+                    more = limited(tile, found.blocks + 1, gpu)
+                    bound = measured(work, more, dtype, dim, gpu) if more.registers else None
+                    if bound is not None and bound.hot == 0:
+                        rank(more, _occupied(work, more, dtype, dim, gpu, bound), bound)
             if found.limits != "shared memory" and most > 0:
                 break
-        if ranked and not _priced(dtype, dim):
+        if ranked and not priced:
             break
     for tile in with_roles(work, dtype, gpu):
-        if measured(tile, dtype, dim, gpu) is None:
+        seen = measured(work, tile, dtype, dim, gpu)
+        if seen is None:
             continue
-        found = occupied(work, tile, dtype, dim, gpu)
-        if (reason := fault(work, tile, dtype, dim, gpu, found)) is not None:
+        found = _occupied(work, tile, dtype, dim, gpu, seen)
+        if (reason := fault(work, tile, dtype, dim, gpu, found, seen)) is not None:
             refused.append(reason)
             continue
-        rank(tile, found)
+        rank(tile, found, seen)
     ranked.sort()
     for place, (_, _, tile, found, cost) in enumerate(ranked):
-        reason = _elsewhere(work, tile, dtype, dim, gpu, members)
+        reason = _elsewhere(work, tile, dtype, dim, others)
         if reason is None:
-            if (
-                len(members) == 1 and calibrated(work, gpu) and measured(tile, dtype, dim, gpu)
-            ):  # the blocks counted on, for all
+            if single and own and measured(work, tile, dtype, dim, gpu):  # the blocks counted on, for all
                 tile = limited(tile, found.blocks, gpu)
             return Choice(
                 tile=tile,
@@ -249,11 +204,11 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
                 clocks=cost,
                 refused=tuple(refused),
                 next_best=tuple(item[2] for item in ranked[place + 1 : place + 5]),
-                spill=max(outside(tile, dtype, dim, member) for member in members) or None,
+                spill=max(outside(measured(work, tile, dtype, dim, member)) for member in (gpu, *others)) or None,
             )
         refused.append(reason)
     for least, _, tile in sorted((item.spill, place, item.tile) for place, item in enumerate(refused) if item.spill):
-        grave = _elsewhere(work, tile, dtype, dim, gpu, members)
+        grave = _elsewhere(work, tile, dtype, dim, others)
         if grave is None or grave.spill is not None:
             found = budget(work, tile, dtype, dim, gpu)
             cost = clocks(work, tile, dtype, dim, gpu, found.blocks)
@@ -265,9 +220,12 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
 
 def occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     """The budget, with the blocks of an SM as the compiler's own registers allow them, where they are known."""
+    return _occupied(work, tile, dtype, dim, gpu, measured(work, tile, dtype, dim, gpu))
+
+
+def _occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None) -> Budget:
     found = budget(work, tile, dtype, dim, gpu)
-    seen = measured(tile, dtype, dim, gpu) if calibrated(work, gpu) else None
-    if seen is None or seen.registers is None:
+    if seen is None or seen.registers is None or not calibrated(work, gpu):
         return found
     blocks, limits = occupancy(gpu, tile, found.shared_bytes, seen.registers, seen.columns)
     if tile.roles:  # the roles' warps beside the tile's take the rest of the registers
@@ -279,15 +237,31 @@ def _priced(dtype: str, dim: int) -> bool:
     return dim <= LARGE and dtype != "f64"
 
 
-def _elsewhere(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Refusal | None:
-    """The gravest fault on another member: one that a launch refuses before one that costs time."""
-    faults = (
-        fault(work, tile, dtype, dim, member, budget(work, tile, dtype, dim, member))
-        for member in members
-        if member is not gpu
+@cache
+def stricter(gpu: Gpu, members: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
+    """The members that may refuse what ``gpu`` takes: other kernels run there, or a limit is lower."""
+
+    def limits(item: Gpu) -> tuple[int, ...]:
+        return item.shared_block, item.registers_thread, item.tensor_columns
+
+    def same(item: Gpu) -> bool:
+        return (alike(item.architecture), item.matrix, item.warp) == (alike(gpu.architecture), gpu.matrix, gpu.warp)
+
+    return tuple(
+        item
+        for item in members
+        if item is not gpu and not (same(item) and all(x >= y for x, y in zip(limits(item), limits(gpu), strict=True)))
     )
-    return max(
-        (item for item in faults if item is not None),
-        key=lambda item: (item.spill is None, item.spill or 0),
-        default=None,
-    )
+
+
+def _elsewhere(work: Work, tile: Tile, dtype: str, dim: int, others: tuple[Gpu, ...]) -> Refusal | None:
+    """The gravest fault on another GPU: one that a launch refuses before one that costs time."""
+    gravest: Refusal | None = None
+    for other in others:
+        seen = measured(work, tile, dtype, dim, other)
+        found = fault(work, tile, dtype, dim, other, budget(work, tile, dtype, dim, other), seen)
+        if found is not None and found.spill is None:
+            return found
+        if found is not None and (gravest is None or (found.spill or 0) > (gravest.spill or 0)):
+            gravest = found
+    return gravest

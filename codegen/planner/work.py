@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from attnc.codegen.build import TRUE
@@ -79,41 +80,86 @@ class Work:
     integer: float
     mask: float
 
-    @property
+    @cached_property
+    def pair(self) -> tuple[float, ...]:
+        """Operations of a pair, for each map: float32, special, tanh, integer, and the mask's."""
+        return tuple(count / self.maps for count in (self.vector, self.special, self.tanh, self.integer, self.mask))
+
+    @cached_property
     def plain(self) -> bool:
         """Whether the kernel has the structure that the calibration compiled: one query, key, value and weight."""
         single = self.queries == self.keys == self.maps == self.dots == 1
         return single and not (self.wide or self.strips or self.streamed or self.gathered or self.paired)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    vector: float
+    special: float
+    tanh: float
+    integer: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """What a group does for a pair, counted once for all passes."""
+
+    score: _Counts
+    backward: _Counts
+    mask: float
+    scored: bool
+    reads: list[tuple[int, str]]
+
+
+def works(program: Program) -> dict[Pass, Work]:
+    """The heaviest group's of every pass: one table of tiles serves them all."""
+    counted = [(group, _pairs(program, group)) for group in program.groups]
+    return {
+        step: max(
+            (_work(group, pairs, step) for group, pairs in counted), key=lambda item: (item.products, item.vector)
+        )
+        for step in PASSES
+    }
+
+
 def work(program: Program, step: Pass) -> Work:
-    """The heaviest group's: one table of tiles serves them all."""
-    return max(
-        (of_group(program, group, step) for group in program.groups), key=lambda item: (item.products, item.vector)
-    )
+    """The heaviest group's of one pass."""
+    return works(program)[step]
 
 
 def of_group(program: Program, group: Group, step: Pass) -> Work:
     """One group's work in one pass."""
+    return _work(group, _pairs(program, group), step)
+
+
+def _pairs(program: Program, group: Group) -> _Pairs:
     # A uniform scale of scores is folded into the exponent, one of gradients is multiplied after the loop.
     scores = [exponent(item.score).rest if item.exponential else item.weight for item in group.maps]
-    masks = [item.mask for item in group.maps]
     gradients = [
         pulled(regrouped(part), frozenset())[0]
         for item in group.maps
         for part in item.dot_gradients
         if part != Const(kind=Kind.FLOAT, value=0.0)
     ]
-    score = _count(scores)
-    backward = _count([*scores, *gradients]) if step != "forward" else score
+    return _Pairs(
+        score=_count(scores),
+        backward=_count([*scores, *gradients]),
+        mask=_count([item.mask for item in group.maps]).integer,
+        scored=any(_scored(item) for item in group.maps),
+        reads=_reads(program, group),
+    )
+
+
+def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
+    backward = pairs.backward if step != "forward" else pairs.score
     maps = len(group.maps)
     exponential = sum(item.exponential for item in group.maps)
     # Online softmax: subtract and sum, the maximum is an integer unit's; the backward: subtract, subtract, multiply.
     vector = (2 if step == "forward" else 3) * maps + backward.vector
-    reads = _reads(program, group)
+    reads = pairs.reads
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
-    scored = step != "query" or any(_scored(item) for item in group.maps)
+    scored = step != "query" or pairs.scored
     return Work(
         step=step,
         queries=queries,
@@ -137,7 +183,7 @@ def of_group(program: Program, group: Group, step: Pass) -> Work:
         special=exponential + backward.special,
         tanh=backward.tanh,
         integer=1.0 * maps + backward.integer,
-        mask=2 * maps + _count(masks).integer,
+        mask=2 * maps + pairs.mask,
     )
 
 
@@ -156,14 +202,6 @@ def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
         axes = "".join(axis for axis in ("i", "j") if axis in dependencies(*load.index))
         found.append((sizes.get(load.tensor, 4), axes))
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counts:
-    vector: float
-    special: float
-    tanh: float
-    integer: float
 
 
 def _count(roots: Iterable[Expr]) -> _Counts:

@@ -12,12 +12,13 @@ from attnc.codegen import plan as plans
 from attnc.codegen.lower import Program, lower
 from attnc.codegen.plan import choose_for, plan
 from attnc.codegen.planner import search
-from attnc.codegen.planner.budget import budget, matrix, occupancy, shared_lines
+from attnc.codegen.planner.budget import budget, matrix, occupancy, shared_lines, total
+from attnc.codegen.planner.calibration import answering, calibration, measured
 from attnc.codegen.planner.cost import PIPES, clocks, price
 from attnc.codegen.planner.report import Shape, parts, report
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Cpu, Gpu, TargetError, targets
 from attnc.codegen.planner.tile import Tile
-from attnc.codegen.planner.work import PASSES, work
+from attnc.codegen.planner.work import PASSES, work, works
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
 
@@ -132,7 +133,7 @@ def test_what_is_chosen_fits(target: str, example: str) -> None:
         for member in targets().members(target):
             use = budget(work(found, row.step), row.choice.tile, row.choice.dtype, row.dim, member)
             assert use.shared_bytes <= member.shared_block
-            if not search.measured(row.choice.tile, row.choice.dtype, row.dim, member):
+            if not measured(work(found, row.step), row.choice.tile, row.choice.dtype, row.dim, member):
                 assert use.columns <= member.tensor_columns
 
 
@@ -199,12 +200,40 @@ def test_planning_takes_little() -> None:
 
 def test_the_model_against_what_triton_reported() -> None:
     """Never below, at most 5% above; what docs/planner.md says of the table."""
-    for (architecture, step, dtype, dim, *shape), seen in search.calibration().items():
-        gpu, tile = targets().find(architecture), Tile(step, *shape[:4], roles=len(shape) > 4)
+    counted = {name: works(program(spec)) for name, spec in calibration().specs.items()}
+    for (architecture, step, dtype, dim, *shape), scores in calibration().rows.items():
+        gpu, tile = targets().find(architecture), Tile(step, *shape[:4], roles=shape[-1] is True)
         assert isinstance(gpu, Gpu)
-        lines = shared_lines(work(CAUSAL, step), tile, dtype, dim, matrix(tile, dtype, gpu))
-        model = sum(line.amount for line in lines)
-        assert seen.shared <= model <= 1.05 * seen.shared, (architecture, step, dtype, dim, shape)
+        for name, seen in scores.items():
+            model = total(shared_lines(counted[name][step], tile, dtype, dim, matrix(tile, dtype, gpu)))
+            assert seen.shared <= model <= 1.05 * seen.shared, (name, architecture, step, dtype, dim, shape)
+
+
+def test_the_calibration_says_what_its_scores_take() -> None:
+    """Each of them as much as the first in every operation: python benchmarks/calibrate.py writes them."""
+    known = calibration()
+    first = next(iter(known.specs))
+    for name, spec in known.specs.items():
+        for step, counted in works(program(spec)).items():
+            assert counted.plain and counted.pair == known.pairs[name][step], (name, step)
+            assert all(x >= y for x, y in zip(counted.pair, known.pairs[first][step], strict=True)), (name, step)
+
+
+def test_the_lightest_score_that_is_no_lighter_answers() -> None:
+    def asked(body: str) -> tuple[tuple[str, bool], ...]:
+        counted = work(program(f"attention a {{ input s: f32[H] nograd score {body} normalize softmax }}"), "key")
+        return answering(counted.step, counted.pair)
+
+    dot, capped = "dot(q, k) / sqrt(D)", "30.0 * tanh(dot(q, k) / 30.0)"
+    assert asked(f"{dot} mask causal") == asked(dot)
+    assert asked(dot) == (("causal", False), ("window", False), ("alibi", False), ("softcap", False))
+    assert asked(f"{dot} mask causal and window(5)")[0] == ("window", False)
+    assert asked(f"{capped} mask causal") == (("softcap", False), ("window", True), ("causal", True))
+    # No kernel takes as much as this one: what lighter ones spill, it does, the heaviest asked first.
+    steep = asked(f"{capped} - s[h] * abs(i - j) mask causal")
+    assert steep == (("softcap", True), ("alibi", True), ("window", True), ("causal", True))
+    # A mask's operations are of partial tiles alone.
+    assert asked(f"{dot} mask causal and (window(5) or i * j % 7 < 3)") == (("window", False), ("causal", False))
 
 
 # Bytes that a thread of a kernel spills before or between its loops, none in them: without, it would take longer.
@@ -236,7 +265,7 @@ def test_nothing_chosen_spills(target: str, dtype: str, dim: int) -> None:
     for step in PASSES:
         choice = found.row(step, dtype, dim).choice
         assert choice is not None
-        seen = search.measured(choice.tile, dtype, dim, found.gpu)
+        seen = measured(work(CAUSAL, step), choice.tile, dtype, dim, found.gpu)
         assert seen is not None and seen.hot == 0, f"python benchmarks/calibrate.py: {target} {step} {dtype} {dim}"
         outside = SPILL_OUTSIDE if dtype == "bf16" else FLOAT32_OUTSIDE
         assert seen.stack == outside.get((target, step, dim), 0), step
