@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from attnc.codegen import build
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Kind, Load, Size, Symbol, dependencies, postorder, rebuild
+from attnc.dsl.ir import Apply, Axis, Const, Dot, Expr, Fn, Kind, Load, Size, Symbol, dependencies, postorder, rebuild
 
 _LOG2E = math.log2(math.e)
 _BOUNDED = frozenset((Fn.TANH, Fn.SIGMOID, Fn.SIN, Fn.COS, Fn.ERF))
+_DECISIONS = frozenset((Fn.INT, Fn.FLOOR, Fn.FLOORDIV, Fn.MOD, Fn.SIGN, Fn.EQ, Fn.NE, Fn.LT, Fn.LE, Fn.GT, Fn.GE))
 _HEADS: frozenset[Axis] = frozenset(("b", "h"))
 
 
@@ -54,13 +55,29 @@ def pulled(value: Expr, axes: frozenset[Axis]) -> tuple[Expr, Expr]:
 
 def regrouped(value: Expr) -> Expr:
     """Uniform factors of every product multiplied first: ``dot * x * 0.02`` is ``dot * (x * 0.02)``."""
+    kept = deciding(value)
 
     def step(node: Expr) -> Expr:
+        if node in kept:
+            return node
         if isinstance(node, Apply) and node.kind is Kind.FLOAT and node.fn is Fn.MUL and not _uniform(node):
             return _product(_factors(node))
         return node
 
     return rewritten(value, step)
+
+
+def deciding(value: Expr) -> frozenset[Expr]:
+    """What an integer or a truth of the score is made of: there the last bit may decide, so floats are rounded as the
+    spec writes them (``int(8 * log(d / 8) / log(16))`` is 2 at d = 16, with a reciprocal 1). Not where a dot takes
+    part, which is rounded in every order."""
+    found = (node for node in postorder(value) if isinstance(node, Apply) and node.fn in _DECISIONS)
+    parts = (postorder(*node.args) for node in found)
+    return frozenset(part for below in parts if not any(map(_rounded, below)) for part in below)
+
+
+def _rounded(node: Expr) -> bool:
+    return isinstance(node, Dot) or (isinstance(node, Symbol) and node.kind is Kind.FLOAT)
 
 
 def rewritten(value: Expr, step: Callable[[Expr], Expr]) -> Expr:

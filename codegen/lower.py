@@ -26,6 +26,7 @@ from attnc.codegen import build
 from attnc.codegen.bounds import key_only, query_only
 from attnc.codegen.derive import derive
 from attnc.codegen.divisor import L, T, scale_divisor
+from attnc.codegen.exponent import deciding
 from attnc.codegen.passes import Pass, passes
 from attnc.codegen.prepass import Reach, reach
 from attnc.codegen.printer import Names
@@ -413,8 +414,11 @@ def _exponent(weight: Expr) -> Expr | None:
 
 def _reciprocals(score: Expr) -> Expr:
     """``x / u`` as ``x * (1 / u)`` where x varies over the tile and u does not: one division a tile, not one a pair."""
+    kept = deciding(score)
 
     def step(node: Expr) -> Expr:
+        if node in kept:
+            return node
         match node:
             case Apply(fn=Fn.DIV, args=(x, Const(value=float(u)))) if _pairwise(x) and u != 0:
                 return build.mul(x, 1.0 / u)

@@ -12,7 +12,7 @@ from attnc.codegen import build
 from attnc.codegen.exponent import exponent, pulled, regrouped
 from attnc.codegen.lower import G, lower
 from attnc.dsl.frontend import compilable, compile_text
-from attnc.dsl.ir import Expr, Fn, Kind, Load, dependencies, postorder
+from attnc.dsl.ir import Apply, Expr, Fn, Kind, Load, dependencies, postorder
 from attnc.dsl.source import Source
 from tests.codegen.evaluate import evaluate
 
@@ -89,3 +89,14 @@ def test_what_is_taken_out(text: str, scale: float, rest: str | None, fused: boo
     assert found.fused is fused
     if rest is not None:
         assert found.rest == build.symbol(rest, Kind.FLOAT)
+
+
+def test_what_decides_an_integer_is_rounded_as_written() -> None:
+    """8 * log(2) / log(16) is 2 in floats; times the reciprocal of log(16) it is 1.9999999999999998."""
+    bucket = "int(8 * log(max(abs(i - j), 1) / 8) / log(16))"
+    text = f"attention a {{ score where({bucket} == 2, dot(q, k) * 3 / 7, dot(q, k) / 7) normalize softmax }}"
+    (group,) = lower(compilable(compile_text(Source(name="<text>", text=text), {}))).groups
+    score = group.maps[0].score
+    for form in (score, regrouped(score)):
+        divisors = [node.args[1] for node in postorder(form) if isinstance(node, Apply) and node.fn is Fn.DIV]
+        assert divisors == [build.const(math.log(16))]

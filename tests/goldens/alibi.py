@@ -372,9 +372,9 @@ def _out_forward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset):
             k_tile = k[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q_tile, k_tile)
-            s = dot0 * x - slope_at * torch.abs(i - j).to(acc)  # alibi.attn:5
+            s = dot0 * x - slope_at * torch.abs(i - j).to(acc)  # alibi.attn:8
             if not full:
-                live = j <= i  # alibi.attn:6
+                live = j <= i  # alibi.attn:9
                 s = torch.where(live, s, -math.inf)
             m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
             m_safe = torch.where(m_new == -math.inf, 0.0, m_new)
@@ -419,10 +419,10 @@ def _out_backward_eager(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
             k_tile = k[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q_tile, k_tile)
-            s = dot0 * x - slope_at * torch.abs(i - j).to(acc)  # alibi.attn:5
+            s = dot0 * x - slope_at * torch.abs(i - j).to(acc)  # alibi.attn:8
             p = torch.exp(s - lse_tile)
             if not full:
-                live = j <= i  # alibi.attn:6
+                live = j <= i  # alibi.attn:9
                 p = torch.where(live, p, 0.0)
             dp = _dot(do_tile, v_values)
             g_ij = p * (dp - delta_tile)
@@ -1154,9 +1154,9 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
+            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:8
             if part == 1:
-                live = offs_n <= last - start  # alibi.attn:6
+                live = offs_n <= last - start  # alibi.attn:9
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -1265,11 +1265,11 @@ def _out_query_kernel(
             )
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:5
+            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:8
             p = tl.exp2(s * scale_log2 - lse[:, None])
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                live = offs_n <= last - start  # alibi.attn:6
+                live = offs_n <= last - start  # alibi.attn:9
                 g_ij = tl.where(live, g_ij, zero)
             d_slope_0_ij = -g_ij * tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC))
             if part == 1:
@@ -1373,11 +1373,11 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0 - tl.abs(tl.cast(x + start, ACC) + tl.cast(offs_m, ACC)) * x_3  # alibi.attn:5
+                s = dot0 - tl.abs(tl.cast(x + start, ACC) + tl.cast(offs_m, ACC)) * x_3  # alibi.attn:8
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # alibi.attn:6
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # alibi.attn:9
                     p = tl.where(live, p, zero)
                     g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)

@@ -384,9 +384,9 @@ def _pos_forward_eager(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
             k1_tile = k1[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q1_tile, k1_tile)
-            s = dot0 * x  # differential.attn:9
+            s = dot0 * x  # differential.attn:12
             if not full:
-                live = j <= i  # differential.attn:10
+                live = j <= i  # differential.attn:13
                 s = torch.where(live, s, -math.inf)
             m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
             m_safe = torch.where(m_new == -math.inf, 0.0, m_new)
@@ -429,10 +429,10 @@ def _pos_backward_eager(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
             k1_tile = k1[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q1_tile, k1_tile)
-            s = dot0 * x  # differential.attn:9
+            s = dot0 * x  # differential.attn:12
             p = torch.exp(s - lse_tile)
             if not full:
-                live = j <= i  # differential.attn:10
+                live = j <= i  # differential.attn:13
                 p = torch.where(live, p, 0.0)
             dp = _dot(do_tile, v_values)
             g_ij = p * (dp - delta_tile)
@@ -477,9 +477,9 @@ def _neg_forward_eager(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
             k2_tile = k2[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q2_tile, k2_tile)
-            s = dot0 * x  # differential.attn:14
+            s = dot0 * x  # differential.attn:17
             if not full:
-                live = j <= i  # differential.attn:15
+                live = j <= i  # differential.attn:18
                 s = torch.where(live, s, -math.inf)
             m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
             m_safe = torch.where(m_new == -math.inf, 0.0, m_new)
@@ -522,10 +522,10 @@ def _neg_backward_eager(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse,
             k2_tile = k2[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q2_tile, k2_tile)
-            s = dot0 * x  # differential.attn:14
+            s = dot0 * x  # differential.attn:17
             p = torch.exp(s - lse_tile)
             if not full:
-                live = j <= i  # differential.attn:15
+                live = j <= i  # differential.attn:18
                 p = torch.where(live, p, 0.0)
             dp = _dot(do_tile, v_values)
             g_ij = p * (dp - delta_tile)
@@ -1600,9 +1600,9 @@ def _pos_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # differential.attn:9
+            s = dot0  # differential.attn:12
             if part == 1:
-                live = offs_n <= last - start  # differential.attn:10
+                live = offs_n <= last - start  # differential.attn:13
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -1705,11 +1705,11 @@ def _pos_query_kernel(
             )
             dot0 = tl.dot(q1, tl.trans(k1), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # differential.attn:9
+            s = dot0  # differential.attn:12
             p = tl.exp2(s * scale_log2 - lse[:, None])
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                live = offs_n <= last - start  # differential.attn:10
+                live = offs_n <= last - start  # differential.attn:13
                 g_ij = tl.where(live, g_ij, zero)
             d_q1 += tl.dot(g_ij.to(k1.dtype), k1.to(k1.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q1 *= scale
@@ -1803,11 +1803,11 @@ def _pos_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0  # differential.attn:9
+                s = dot0  # differential.attn:12
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:10
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:13
                     p = tl.where(live, p, zero)
                     g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
@@ -1896,9 +1896,9 @@ def _neg_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # differential.attn:14
+            s = dot0  # differential.attn:17
             if part == 1:
-                live = offs_n <= last - start  # differential.attn:15
+                live = offs_n <= last - start  # differential.attn:18
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -2001,11 +2001,11 @@ def _neg_query_kernel(
             )
             dot0 = tl.dot(q2, tl.trans(k2), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # differential.attn:14
+            s = dot0  # differential.attn:17
             p = tl.exp2(s * scale_log2 - lse[:, None])
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                live = offs_n <= last - start  # differential.attn:15
+                live = offs_n <= last - start  # differential.attn:18
                 g_ij = tl.where(live, g_ij, zero)
             d_q2 += tl.dot(g_ij.to(k2.dtype), k2.to(k2.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q2 *= scale
@@ -2099,11 +2099,11 @@ def _neg_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0  # differential.attn:14
+                s = dot0  # differential.attn:17
                 p = tl.exp2(s * scale_log2 - lse[None, :])
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:15
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # differential.attn:18
                     p = tl.where(live, p, zero)
                     g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)

@@ -354,9 +354,9 @@ def _out_forward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_off
             k_tile = k[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q_tile, k_tile)
-            s = dot0 * x  # sinks.attn:5
+            s = dot0 * x  # sinks.attn:8
             if not full:
-                live = j <= i  # sinks.attn:6
+                live = j <= i  # sinks.attn:9
                 s = torch.where(live, s, -math.inf)
             m_new = torch.maximum(m_i, s.amax(-1, keepdim=True))
             m_safe = torch.where(m_new == -math.inf, 0.0, m_new)
@@ -374,7 +374,7 @@ def _out_forward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_off
         l = l_i * rescale
         o = o * rescale
         sink_logit_at_2 = _read(sink_logit, h).to(acc)
-        divisor = l + torch.exp(sink_logit_at_2 - m)  # sinks.attn:7
+        divisor = l + torch.exp(sink_logit_at_2 - m)  # sinks.attn:10
         out[:, :, start:stop] = torch.where(dead, 0.0, o / divisor).to(out.dtype)
         shift_rows[:, :, start:stop] = torch.where(dead, -math.inf, m).squeeze(-1)
         l_rows[:, :, start:stop] = l.squeeze(-1)
@@ -410,10 +410,10 @@ def _out_backward_eager(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
             k_tile = k[:, :, at:end].to(acc)
             v_values = v[:, :, at:end].to(acc)
             dot0 = _dot(q_tile, k_tile)
-            s = dot0 * x  # sinks.attn:5
+            s = dot0 * x  # sinks.attn:8
             p = torch.exp(s - shift_tile) * inverse_tile
             if not full:
-                live = j <= i  # sinks.attn:6
+                live = j <= i  # sinks.attn:9
                 p = torch.where(live, p, 0.0)
             dp = _dot(do_tile, v_values)
             g_ij = p * (dp - delta_tile)
@@ -1046,9 +1046,9 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # sinks.attn:5
+            s = dot0  # sinks.attn:8
             if part == 1:
-                live = offs_n <= last - start  # sinks.attn:6
+                live = offs_n <= last - start  # sinks.attn:9
                 s = tl.where(live, s, float("-inf"))
             m_new = tl.maximum(m_i, tl.max(s, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
@@ -1069,7 +1069,7 @@ def _out_forward_kernel(
     rescale = tl.exp2((m_i[:, None] - m) * LOG2E)
     l = l_i[:, None] * rescale
     acc = acc * rescale
-    divisor = l + tl.exp(sink_logit_at - m)  # sinks.attn:7
+    divisor = l + tl.exp(sink_logit_at - m)  # sinks.attn:10
     acc = tl.where(dead[:, None], 0.0, acc / divisor)
     tl.store(shift_ptr + at_row, tl.where(dead, float("-inf"), tl.sum(m, 1)), mask=row < N)
     tl.store(l_ptr + at_row, tl.sum(l, 1), mask=row < N)
@@ -1159,11 +1159,11 @@ def _out_query_kernel(
             )
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
             dp = tl.dot(do, tl.trans(v.to(do.dtype)), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # sinks.attn:5
+            s = dot0  # sinks.attn:8
             p = tl.exp2(s * scale_log2 - shift[:, None]) * inverse[:, None]
             g_ij = p * (dp - delta[:, None])
             if part == 1:
-                live = offs_n <= last - start  # sinks.attn:6
+                live = offs_n <= last - start  # sinks.attn:9
                 g_ij = tl.where(live, g_ij, zero)
             d_q += tl.dot(g_ij.to(k.dtype), k.to(k.dtype), input_precision=PRECISION, out_dtype=ACC)
     d_q *= scale
@@ -1259,11 +1259,11 @@ def _out_key_kernel(
                     other=0.0,
                 )
                 dp = tl.dot(v.to(do.dtype), tl.trans(do), input_precision=PRECISION, out_dtype=ACC)
-                s = dot0  # sinks.attn:5
+                s = dot0  # sinks.attn:8
                 p = tl.exp2(s * scale_log2 - shift[None, :]) * inverse[None, :]
                 g_ij = p * (dp - delta[None, :])
                 if part == 1:
-                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sinks.attn:6
+                    live = (offs_m <= last - start) & (offs_m >= first - start)  # sinks.attn:9
                     p = tl.where(live, p, zero)
                     g_ij = tl.where(live, g_ij, zero)
                 d_v += tl.dot(p.to(do.dtype), do.to(do.dtype), input_precision=PRECISION, out_dtype=ACC)
@@ -1366,7 +1366,7 @@ def _out_divisor(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, l
     b, h, rows = _grid(B, 0, device), _grid(H, 1, device), _grid(N, 2, device)
     i = rows + base
     sink_logit_at_2 = _read(sink_logit, h).to(acc)
-    divisor = l + torch.exp(sink_logit_at_2 - m)  # sinks.attn:7
+    divisor = l + torch.exp(sink_logit_at_2 - m)  # sinks.attn:10
     return divisor
 
 
