@@ -35,10 +35,11 @@ from attnc.integrations.transformers import register
 from attnc.runtime.transformers import factor
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "zoo"
+MODELS = EXAMPLES.parent / "models"
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
-KEEP = """attention kept {
-  input keep: bool[B, M]
-  score dot(q, k) / sqrt(D)  mask causal and keep[b, j]  normalize softmax
+PAIR = """attention pair {
+  input s_aux: f32[H]  input pair: bool[B, 1, N, M]
+  score dot(q, k) / sqrt(D)  mask pair[b, 0, i, j]  normalize softmax(sink = s_aux[h])
 }"""
 SMALL = {"vocab_size": 99, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 NAME = "attnc_test"
@@ -95,7 +96,7 @@ def test_prefill_decode_and_a_chunk(kind: str) -> None:
 
 
 def test_padding_on_the_left_and_generation() -> None:
-    register(NAME, KEEP)
+    register(NAME, MODELS / "llama.attn")
     model, ids, mask = llama(), tokens(3, 11), padded(3, 11, "left")
     eager, mine = both(model, input_ids=ids, attention_mask=mask)
     torch.testing.assert_close(mine[mask.bool()], eager[mask.bool()], **CLOSE)
@@ -108,7 +109,7 @@ def test_padding_on_the_left_and_generation() -> None:
 
 def test_a_static_cache() -> None:
     """Keys that are not written yet are padding, and queries do not end where keys do."""
-    register(NAME, KEEP)
+    register(NAME, MODELS / "llama.attn")
     model, ids = llama(attn_implementation=NAME), tokens(2, 9)
     with torch.no_grad():
         model.set_attn_implementation("eager")
@@ -143,47 +144,36 @@ def test_bert_padded_on_the_right_with_gradients() -> None:
 
 
 def test_gpt_oss_brings_sinks_and_windows() -> None:
-    """Its layers alternate a window and all keys: the spec takes the model's own mask, and the sinks by their name."""
-    register(
-        NAME,
-        """attention gpt_oss {
-          input s_aux: f32[H]  input pair: bool[B, 1, N, M]
-          score dot(q, k) / sqrt(D)  mask pair[b, 0, i, j]  normalize softmax(sink = s_aux[h])
-        }""",
-    )
+    """Its layers alternate a window and all keys: with the window from the layer, and with the model's own mask."""
     config = GptOssConfig(
         **SMALL, num_key_value_heads=2, head_dim=12, sliding_window=4, num_local_experts=2, num_experts_per_tok=1
     )
     model = GptOssForCausalLM(config).eval()
     for layer in model.model.layers:
         nn.init.normal_(layer.self_attn.sinks)
-    eager, mine = both(model, input_ids=tokens(2, 11))
-    torch.testing.assert_close(mine, eager, **CLOSE)
+    ids = tokens(2, 11)
+    for spec in (MODELS / "gpt_oss.attn", PAIR):
+        register(NAME, spec)
+        eager, mine = both(model, input_ids=ids)
+        torch.testing.assert_close(mine, eager, **CLOSE)
 
 
 def test_gemma_brings_a_scale_and_a_cap() -> None:
-    register(
-        NAME,
-        """attention gemma {
-          input scaling: f32 nograd  input softcap: f32 nograd
-          score softcap * tanh(dot(q, k) * scaling / softcap)  mask causal  normalize softmax
-        }""",
-    )
+    register(NAME, MODELS / "gemma2.attn")
     config = Gemma2Config(
-        **SMALL, num_key_value_heads=2, head_dim=12, query_pre_attn_scalar=7, attn_logit_softcapping=0.5
+        **SMALL,
+        num_key_value_heads=2,
+        head_dim=12,
+        query_pre_attn_scalar=7,
+        attn_logit_softcapping=0.5,
+        sliding_window=4,
     )
     eager, mine = both(Gemma2ForCausalLM(config).eval(), input_ids=tokens(2, 11))
     torch.testing.assert_close(mine, eager, **CLOSE)
 
 
 def test_t5_brings_a_bias() -> None:
-    register(
-        NAME,
-        """attention t5 {
-          input position_bias: f32[B, H, N, M]  input keep: bool[B, M]
-          score dot(q, k) + position_bias[b, h, i, j]  mask keep[b, j]  normalize softmax
-        }""",
-    )
+    register(NAME, MODELS / "t5.attn")
     config = T5Config(vocab_size=99, d_model=48, d_kv=12, d_ff=64, num_layers=2, num_heads=4)
     mask = padded(3, 11, "right")
     eager, mine = both(T5EncoderModel(config).eval(), input_ids=tokens(3, 11), attention_mask=mask)
@@ -217,7 +207,7 @@ def test_one_graph_under_compile() -> None:
 
 
 def test_checkpointed_gradients_are_the_same() -> None:
-    register(NAME, KEEP)
+    register(NAME, MODELS / "llama.attn")
     model, ids, mask = llama(attn_implementation=NAME).train(), tokens(2, 9), padded(2, 9, "left")
     gradients = []
     for prepare in (lambda: None, model.gradient_checkpointing_enable):
@@ -296,12 +286,17 @@ def test_dropout_is_refused_in_training_alone() -> None:
         model.train()(input_ids=ids)
 
 
+def test_other_vectors_are_refused() -> None:
+    register(NAME, EXAMPLES / "differential.attn")
+    model = llama(attn_implementation=NAME)
+    with pytest.raises(ValueError, match=r"takes \(q1, q2, k1, k2, v\): LlamaAttention brings one query"):
+        model(input_ids=tokens(2, 9))
+
+
 def test_bad_registrations() -> None:
     for name in ("sdpa", "my/attention", "paged|mine", "flash"):
         with pytest.raises(ValueError, match="plain name"):
             register(name, EXAMPLES / "causal.attn")
-    with pytest.raises(ValueError, match=r"takes \(q1, q2, k1, k2, v\)"):
-        register(NAME, EXAMPLES / "differential.attn")
     with pytest.raises(TypeError, match="causal has no input slope; its inputs: none"):
         register(NAME, EXAMPLES / "causal.attn", inputs={"slope": torch.ones(4)})
     assert NAME not in AttentionInterface()
