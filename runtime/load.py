@@ -52,11 +52,10 @@ def _compile(source: Source, name: str | None, params: Mapping[str, object], tar
 
 
 def second(loaded: Loaded, suffix: str, adapt: Callable[[ModuleType], None]) -> ModuleType:
-    """A second copy of a module, ``adapt``ed once it has run: one a process for each module and suffix. Its operators
-    are registered beside the first's, in a library of their own."""
+    """A second copy of a module, ``adapt``ed once it has run: one a process for each module and suffix."""
     name = f"{loaded.module.__name__}_{suffix}"
     with _LOADING:
-        return sys.modules.get(name) or _execute(name, _SecondLoader(loaded.entry, f"attnc_{suffix}"), adapt)
+        return sys.modules.get(name) or _execute(name, GeneratedLoader(loaded.entry), adapt)
 
 
 def _execute(name: str, loader: GeneratedLoader, adapt: Callable[[ModuleType], None] | None = None) -> ModuleType:
@@ -91,15 +90,3 @@ class GeneratedLoader(ExecutionLoader):
 
     def is_package(self, fullname: str) -> bool:
         return False
-
-
-class _SecondLoader(GeneratedLoader):
-    """The module's text line for line, operators in the library of this name."""
-
-    def __init__(self, entry: Entry, library: str) -> None:
-        super().__init__(entry)
-        self.library = library
-
-    def get_code(self, fullname: str) -> CodeType:
-        text = self.entry.text.replace('"attnc::', f'"{self.library}::')
-        return compile(text, self.entry.filename, "exec", dont_inherit=True)

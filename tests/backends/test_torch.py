@@ -229,7 +229,7 @@ def test_double_backward_is_refused(spec: str) -> None:
     op = attnc.loads(spec)
     vectors = _vectors()
     grads = torch.autograd.grad(_first(op(*vectors)).square().sum(), vectors, create_graph=True)
-    with pytest.raises(RuntimeError, match="no autograd formula was registered"):
+    with pytest.raises(RuntimeError, match="a gradient has no derivative of its own"):
         torch.autograd.grad(grads[0].sum(), vectors)
 
 

@@ -37,8 +37,7 @@ USE = """
 import sys, warnings
 import torch
 from op import local
-assert "torch._dynamo" not in sys.modules, "it takes longer than all the rest"
-q = torch.randn(2, 3, 40, 16)
+q = torch.randn(2, 3, 40, 16, requires_grad=True)
 expected = torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
 for backend in ("native", "eager", "auto"):
     assert torch.allclose(local(q, q, q, backend=backend), expected, atol=1e-5), backend
@@ -47,6 +46,14 @@ for backend in ("triton", "interpret"):
         local(q, q, q, backend=backend)
     except RuntimeError as error:
         assert "this module is compiled for cpu" in str(error), error
+local(q, q, q).sum().backward()
+grad, q.grad = q.grad, None
+expected.sum().backward()
+assert torch.allclose(grad, q.grad, atol=1e-5)
+del sys.modules["op"]
+from op import local as second  # another module of the spec has operators of its own
+assert second is not local and torch.equal(second(q, q, q), local(q, q, q))
+assert "torch._dynamo" not in sys.modules, "its import takes longer than all the rest"
 assert not {name.partition(".")[0] for name in sys.modules} & {"attnc", "lark"}
 print("fine")
 """

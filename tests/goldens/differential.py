@@ -227,6 +227,29 @@ def _position(name, offset, length):
         raise ValueError(f"differential: {name} = {offset} puts positions beyond 2**29")
 
 
+_LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # this module's operators
+
+
+def _operator(name, schema):
+    """A function of PyTorch's dispatcher, as torch.library.custom_op makes one; that imports Dynamo at its first call,
+    which takes longer than all the rest of it. In a process that has two modules of one spec, each has its own."""
+
+    def registered(function):
+        own, serial = name, 1
+        while hasattr(torch.ops.attnc, own):
+            serial += 1
+            own = f"{name}_{serial}"
+        _LIBRARY.define(own + schema, tags=torch.Tag.pt2_compliant_tag)
+        _LIBRARY.impl(own, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.attnc, own).default
+
+    return registered
+
+
+def _no_second_derivative(ctx, *cotangents):
+    raise RuntimeError("differential: a gradient has no derivative of its own")
+
+
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -2215,10 +2238,9 @@ def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
     return torch.where(dead, 0.0, delta)
 
 
-@torch.library.custom_op(
-    "attnc::differential_a69a23204b78edb9_pos_forward",
-    mutates_args=(),
-    schema="(Tensor q1, Tensor k1, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "differential_a69a23204b78edb9_pos_forward",
+    "(Tensor q1, Tensor k1, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor)",
 )
 def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
@@ -2228,7 +2250,7 @@ def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     return out, lse
 
 
-@_pos_forward.register_fake
+@torch.library.register_fake(_pos_forward, lib=_LIBRARY)
 def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=acc)
@@ -2239,10 +2261,9 @@ def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     )
 
 
-@torch.library.custom_op(
-    "attnc::differential_a69a23204b78edb9_pos_backward",
-    mutates_args=(),
-    schema="(Tensor q1, Tensor k1, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "differential_a69a23204b78edb9_pos_backward",
+    "(Tensor q1, Tensor k1, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
     "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
     "bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
@@ -2258,7 +2279,7 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
     return tuple(gradients)
 
 
-@_pos_backward.register_fake
+@torch.library.register_fake(_pos_backward, lib=_LIBRARY)
 def _(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
     return (
         q1.new_empty(q1.shape),
@@ -2288,7 +2309,8 @@ def _pos_gradient(ctx, *cotangents):
     return d0, d1, d2, *[None] * 7
 
 
-_pos_forward.register_autograd(_pos_gradient, setup_context=_pos_save)
+torch.library.register_autograd(_pos_forward, _pos_gradient, setup_context=_pos_save, lib=_LIBRARY)
+torch.library.register_autograd(_pos_backward, _no_second_derivative, lib=_LIBRARY)
 
 
 def _neg_forward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -2381,10 +2403,9 @@ def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
     return torch.where(dead, 0.0, delta)
 
 
-@torch.library.custom_op(
-    "attnc::differential_a69a23204b78edb9_neg_forward",
-    mutates_args=(),
-    schema="(Tensor q2, Tensor k2, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "differential_a69a23204b78edb9_neg_forward",
+    "(Tensor q2, Tensor k2, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor)",
 )
 def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
@@ -2394,7 +2415,7 @@ def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     return out, lse
 
 
-@_neg_forward.register_fake
+@torch.library.register_fake(_neg_forward, lib=_LIBRARY)
 def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=acc)
@@ -2405,10 +2426,9 @@ def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     )
 
 
-@torch.library.custom_op(
-    "attnc::differential_a69a23204b78edb9_neg_backward",
-    mutates_args=(),
-    schema="(Tensor q2, Tensor k2, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "differential_a69a23204b78edb9_neg_backward",
+    "(Tensor q2, Tensor k2, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
     "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
     "bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
@@ -2424,7 +2444,7 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
     return tuple(gradients)
 
 
-@_neg_backward.register_fake
+@torch.library.register_fake(_neg_backward, lib=_LIBRARY)
 def _(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
     return (
         q2.new_empty(q2.shape),
@@ -2454,7 +2474,8 @@ def _neg_gradient(ctx, *cotangents):
     return d0, d1, d2, *[None] * 7
 
 
-_neg_forward.register_autograd(_neg_gradient, setup_context=_neg_save)
+torch.library.register_autograd(_neg_forward, _neg_gradient, setup_context=_neg_save, lib=_LIBRARY)
+torch.library.register_autograd(_neg_backward, _no_second_derivative, lib=_LIBRARY)
 
 
 def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):

@@ -214,6 +214,29 @@ def _position(name, offset, length):
         raise ValueError(f"longformer: {name} = {offset} puts positions beyond 2**29")
 
 
+_LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # this module's operators
+
+
+def _operator(name, schema):
+    """A function of PyTorch's dispatcher, as torch.library.custom_op makes one; that imports Dynamo at its first call,
+    which takes longer than all the rest of it. In a process that has two modules of one spec, each has its own."""
+
+    def registered(function):
+        own, serial = name, 1
+        while hasattr(torch.ops.attnc, own):
+            serial += 1
+            own = f"{name}_{serial}"
+        _LIBRARY.define(own + schema, tags=torch.Tag.pt2_compliant_tag)
+        _LIBRARY.impl(own, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.attnc, own).default
+
+    return registered
+
+
+def _no_second_derivative(ctx, *cotangents):
+    raise RuntimeError("longformer: a gradient has no derivative of its own")
+
+
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -1604,10 +1627,9 @@ def _out_delta(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d
     return torch.where(dead, 0.0, delta)
 
 
-@torch.library.custom_op(
-    "attnc::longformer_321f3a1db60fabd3_out_forward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "longformer_321f3a1db60fabd3_out_forward",
+    "(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor)",
 )
 def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
@@ -1617,7 +1639,7 @@ def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     return out, lse
 
 
-@_out_forward.register_fake
+@torch.library.register_fake(_out_forward, lib=_LIBRARY)
 def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
@@ -1628,10 +1650,9 @@ def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     )
 
 
-@torch.library.custom_op(
-    "attnc::longformer_321f3a1db60fabd3_out_backward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
+@_operator(
+    "longformer_321f3a1db60fabd3_out_backward",
+    "(Tensor q, Tensor k, Tensor v, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
     "Tensor lse, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
     "bool[] needs, str backend) -> (Tensor, Tensor, Tensor)",
@@ -1647,7 +1668,7 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do
     return tuple(gradients)
 
 
-@_out_backward.register_fake
+@torch.library.register_fake(_out_backward, lib=_LIBRARY)
 def _(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d_lse, d_total, needs, backend):
     return (
         q.new_empty(q.shape),
@@ -1677,7 +1698,8 @@ def _out_gradient(ctx, *cotangents):
     return d0, d1, d2, *[None] * 7
 
 
-_out_forward.register_autograd(_out_gradient, setup_context=_out_save)
+torch.library.register_autograd(_out_forward, _out_gradient, setup_context=_out_save, lib=_LIBRARY)
+torch.library.register_autograd(_out_backward, _no_second_derivative, lib=_LIBRARY)
 
 
 def longformer(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):

@@ -214,6 +214,29 @@ def _position(name, offset, length):
         raise ValueError(f"sinks: {name} = {offset} puts positions beyond 2**29")
 
 
+_LIBRARY = torch.library.Library("attnc", "FRAGMENT")  # this module's operators
+
+
+def _operator(name, schema):
+    """A function of PyTorch's dispatcher, as torch.library.custom_op makes one; that imports Dynamo at its first call,
+    which takes longer than all the rest of it. In a process that has two modules of one spec, each has its own."""
+
+    def registered(function):
+        own, serial = name, 1
+        while hasattr(torch.ops.attnc, own):
+            serial += 1
+            own = f"{name}_{serial}"
+        _LIBRARY.define(own + schema, tags=torch.Tag.pt2_compliant_tag)
+        _LIBRARY.impl(own, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.attnc, own).default
+
+    return registered
+
+
+def _no_second_derivative(ctx, *cotangents):
+    raise RuntimeError("sinks: a gradient has no derivative of its own")
+
+
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -1407,10 +1430,9 @@ def _out_delta(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shi
     return torch.where(dead, 0.0, delta)
 
 
-@torch.library.custom_op(
-    "attnc::sinks_bb1fbeb65c422070_out_forward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor sink_logit, Tensor? q_offsets, "
+@_operator(
+    "sinks_bb1fbeb65c422070_out_forward",
+    "(Tensor q, Tensor k, Tensor v, Tensor sink_logit, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, str backend) -> (Tensor, Tensor, Tensor)",
 )
 def _out_forward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
@@ -1420,7 +1442,7 @@ def _out_forward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, b
     return out, shift, l
 
 
-@_out_forward.register_fake
+@torch.library.register_fake(_out_forward, lib=_LIBRARY)
 def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     acc = _accumulator(v)
     out = v.new_empty((B, H, N, v.shape[3]), dtype=v.dtype)
@@ -1432,10 +1454,9 @@ def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     )
 
 
-@torch.library.custom_op(
-    "attnc::sinks_bb1fbeb65c422070_out_backward",
-    mutates_args=(),
-    schema="(Tensor q, Tensor k, Tensor v, Tensor sink_logit, Tensor? q_offsets, "
+@_operator(
+    "sinks_bb1fbeb65c422070_out_backward",
+    "(Tensor q, Tensor k, Tensor v, Tensor sink_logit, Tensor? q_offsets, "
     "SymInt B, SymInt H, SymInt N, SymInt q_offset, SymInt kv_offset, "
     "Tensor shift, Tensor l, Tensor out, Tensor do, Tensor? d_lse, Tensor? d_total, "
     "bool[] needs, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -1456,7 +1477,7 @@ def _out_backward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 
     return tuple(gradients)
 
 
-@_out_backward.register_fake
+@torch.library.register_fake(_out_backward, lib=_LIBRARY)
 def _(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l, out, do, d_lse, d_total, needs, backend):
     return (
         q.new_empty(q.shape),
@@ -1488,7 +1509,8 @@ def _out_gradient(ctx, *cotangents):
     return d0, d1, d2, d3, *[None] * 7
 
 
-_out_forward.register_autograd(_out_gradient, setup_context=_out_save)
+torch.library.register_autograd(_out_forward, _out_gradient, setup_context=_out_save, lib=_LIBRARY)
+torch.library.register_autograd(_out_backward, _no_second_derivative, lib=_LIBRARY)
 
 
 def sinks(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
