@@ -139,9 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     stages = ("ast", "ir", "plan", "py", *native_code.KINDS, *machine_code.KINDS)
     build.add_argument("--emit", choices=stages, default="py", help="the stage to print; from cpp on, of every kernel")
     build.add_argument(
-        "--dtype", choices=machine_code.DTYPES, help="of the vectors, for machine code (bf16, on processors f32)"
+        "--dtype",
+        choices=machine_code.DTYPES,
+        help="of the vectors, for machine code (bf16, on processors f32) and what a CPU's module builds at import",
     )
-    build.add_argument("--dim", type=_size, help="elements of a vector, for machine code (64)")
+    build.add_argument("--dim", type=_size, help="elements of a vector, for the same (64)")
     build.add_argument(
         "-o",
         "--output",

@@ -177,10 +177,13 @@ def compile(options: argparse.Namespace, inputs: Inputs) -> int:
         dtype, dim = options.dtype or "bf16", options.dim or 64
         machine_code.emit(construct, options.emit, options.target, dtype, dim, options.output)
         return CLEAN
-    for name in ("dtype", "dim"):
-        if getattr(options, name) is not None:
-            raise Refused(f"--emit {options.emit} serves every dtype and head dim: --{name} has no part in it")
+    named = [f"--{name}" for name in ("dtype", "dim") if getattr(options, name) is not None]
+    built = options.emit == "py" and named and native_code.is_cpu(options.target, known_targets(options))
+    if named and not built:
+        raise Refused(f"--emit {options.emit} serves every dtype and head dim: {named[0]} has no part in it")
     text = _stage(options, inputs)
+    if built:
+        text = native_code.built_at_import(text, options.dtype, options.dim)
     if options.output in (None, STANDARD_INPUT):
         sys.stdout.write(text)
     else:

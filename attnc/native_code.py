@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attnc.codegen.native.texts import ELEMENTS, native_dims, native_texts
 from attnc.files import STANDARD_INPUT, write_folder
 from attnc.session import Refused, folder_is_free
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnc.dsl.ir import Construct
 
 KINDS = ("cpp", "so")
-_ELEMENTS = ("f32", "bf16", "f16", "f64")  # by ATTNC_EL
+_DTYPE, _DIM = "f32", 64  # where one of the two is not named
 _ISA = {"avx2": "avx2", "avx512": "avx512"}  # targets that name an instruction set; others are built for this machine
 
 
@@ -29,13 +29,11 @@ def emit(
     texts on standard output if there is no output. One library serves one dtype (f32) and head dim (64)."""
     from attnc.codegen import pipeline
     from attnc.codegen.native.build import _command, _compiled, _NoCompiler
-    from attnc.codegen.native.texts import native_texts
-    from attnc.codegen.planner.targets import Cpu
 
-    if not isinstance(known.find(target), Cpu):
+    if not is_cpu(target, known):
         raise Refused(f"--emit {kind}: {target} has none: give --target cpu")
     texts = native_texts(pipeline.compile(construct, target, known))
-    dtype, dim = dtype or "f32", dim or 64
+    dtype, dim = dtype or _DTYPE, dim or _DIM
     try:
         commands = {name: _command(*_defines(text, dtype, dim), isa=_ISA.get(target)) for name, text in texts.items()}
     except (_NoCompiler, ValueError) as error:
@@ -68,10 +66,24 @@ def emit(
     write_folder(output, {**files, "kernels.json": (json.dumps(facts, indent=2) + "\n").encode()})
 
 
+def is_cpu(target: str, known: Targets) -> bool:
+    from attnc.codegen.planner.targets import Cpu
+
+    return isinstance(known.find(target), Cpu)
+
+
+def built_at_import(module: str, dtype: str | None, dim: int | None) -> str:
+    """A module's text, and below it lines that build its native code for vectors of ``dim`` (64) elements of ``dtype``
+    (f32). Without a compiler they say once what runs instead."""
+    dtype, dim = dtype or _DTYPE, dim or _DIM
+    sizes = {
+        name: "".join(f", {size}={dim}" for size in native_dims(text)) for name, text in native_texts(module).items()
+    }
+    lines = [f"    _native(_{name}_cpp, torch.{ELEMENTS[dtype]}, False{size})" for name, size in sizes.items()]
+    head = "# What this module was compiled for is built now; what else it is called with, at the first call."
+    return "\n".join((f"{module}\n", head, 'if _native_or_eager() == "native":', *lines)) + "\n"
+
+
 def _defines(text: str, dtype: str, dim: int) -> list[str]:
     """What a text is specialized by: the element, and every dim that it names."""
-    dims = sorted(
-        {name for name in re.findall(r"\bATTNC_(\w+)", text) if not re.search(rf"#\s*define ATTNC_{name}\b", text)}
-    )
-    sizes = [f"-DATTNC_{name}={dim}" for name in dims if name not in ("EL", "WIDE")]
-    return [f"-DATTNC_EL={_ELEMENTS.index(dtype)}", *sizes]
+    return [f"-DATTNC_EL={list(ELEMENTS).index(dtype)}", *(f"-DATTNC_{name}={dim}" for name in native_dims(text))]

@@ -19,6 +19,7 @@ from attnc.codegen.native.embed import builder
 from attnc.codegen.native.emit_backward import native_backward
 from attnc.codegen.native.emit_decode import native_decode
 from attnc.codegen.native.emit_native import native_group
+from attnc.codegen.native.texts import ELEMENTS
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
 from attnc.dsl.ir import Const, Size
@@ -108,6 +109,7 @@ def emit(program: Program, plan: Plan) -> str:
         table_tiles=any(not x.drawn for t in passes for x in t.prepass.listings),
         prepasses=[env.get_template("prepass.py.j2").render(t=t) for t in passes],
         builder=builder(),
+        elements=ELEMENTS.values(),
         native=[
             _native(env, t, program, part, naming)
             for t, part in zip(passes, [part for group in program.groups for part in group.passes], strict=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
+
+ELEMENTS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "f64": "float64"}  # by ATTNC_EL; PyTorch's names
 
 
 def native_texts(module: str) -> dict[str, str]:
@@ -28,3 +31,9 @@ def _text(value: ast.expr, known: Mapping[str, str]) -> str | None:
             parts = _text(left, known), _text(right, known)
             return parts[0] + parts[1] if parts[0] is not None and parts[1] is not None else None
     return None
+
+
+def native_dims(text: str) -> list[str]:
+    """The sizes of vectors that a text is compiled for: ``["D", "E"]``."""
+    found = {name for name in re.findall(r"\bATTNC_(\w+)", text) if not re.search(rf"#\s*define ATTNC_{name}\b", text)}
+    return sorted(found - {"EL", "WIDE"})

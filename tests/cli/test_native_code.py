@@ -69,6 +69,32 @@ def test_a_module_for_the_cpu_needs_torch_and_a_compiler_alone(folder: Path) -> 
     assert list((folder / "cache").glob("*.so"))
 
 
+def test_a_module_is_built_at_import_for_what_it_was_compiled_for(folder: Path) -> None:
+    """No call of that dtype and head dim starts the compiler again; without a compiler the import says so."""
+    assert main(["compile", "local.attn", "--target", "cpu", "--dim", "8", "--dtype", "f64", "-o", "op.py"]) == 0
+    calls = """
+import torch
+from op import local
+for N in (2, 40):  # few queries have code of their own
+    q = torch.randn(1, 1, N, 8, dtype=torch.float64, requires_grad=True)
+    local(q, q, q).sum().backward()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TRITON_INTERPRET")}
+
+    def run(program: str) -> str:
+        command = [sys.executable, "-W", "always", "-c", program]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    run("import op")
+    made = {path.name for path in (folder / "cache").glob("*.so")}
+    run(calls)
+    assert made and made == {path.name for path in (folder / "cache").glob("*.so")}
+    environment["CXX"] = "/no/such/compiler"
+    assert "CXX=/no/such/compiler is none that can be run; running blocked PyTorch operations" in run("import op")
+
+
 @pytest.mark.parametrize("target", ["cpu", "generic"])
 def test_no_module_names_what_it_has_not(folder: Path, target: str) -> None:
     """Every example as a module: no undefined name, whatever parts are left out."""
@@ -109,7 +135,8 @@ def test_libraries(folder: Path) -> None:
         (["--emit", "so", "--target", "cpu"], "--emit so is binary, one file a kernel: give -o FOLDER"),
         (["--emit", "cpp", "--target", "cpu", "-o", "local.attn"], "-o local.attn is there already"),
         (["--emit", "ptx", "--target", "cpu"], "no machine code is made for 'cpu'"),
-        (["--dim", "16", "--target", "cpu"], "--dim has no part in it"),
+        (["--dim", "16", "--target", "h100"], "--dim has no part in it"),
+        (["--dim", "16", "--target", "cpu", "--emit", "plan"], "--dim has no part in it"),
     ],
 )
 def test_refusals(arguments: list[str], said: str, capsys: Capture) -> None:

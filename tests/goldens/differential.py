@@ -631,7 +631,7 @@ _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.fl
 @cache
 def _native(source, dtype, wide, **dims):
     """The library of a C++ text for vectors of a dtype and of ``dims`` elements."""
-    sizes = [f"-DATTNC_{name}={int(size)}" for name, size in dims.items()]
+    sizes = [f"-DATTNC_{name}={int(size)}" for name, size in sorted(dims.items())]
     return _library(source, f"-DATTNC_EL={_NATIVE_TYPES[dtype]}", *sizes, *(["-DATTNC_WIDE"] if wide else []))
 
 
