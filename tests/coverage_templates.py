@@ -1,0 +1,173 @@
+"""Which branches of the templates are rendered: each body of ``if``, ``elif``, ``else`` and ``for``, the side of an
+``if`` that has no ``else``, and both sides of ``{{ x if y else z }}``.
+
+    nice python -P -m tests.coverage_templates --specs 100     the zoo and drawn specs, on every kind of target
+    pytest -p tests.coverage_templates tests/backends          what these tests render in their own process
+
+Prints how many there are in each template, and those that nothing renders."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from jinja2 import Environment, nodes
+
+from attnc.codegen.environment import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATES = ROOT / "codegen" / "templates"
+TARGETS = ("generic", "sm_100", "cpu")
+
+# What drawn specs seldom hold: each was the only one to render some branch.
+RARE = (
+    "input ids: i32[B, M]  input t: bool[B, H, R, S]  score dot(q, k)  mask document(ids) or blocks(t, 16)  "
+    "normalize softmax",
+    "score elu(dot(q, k)) + abs(dot(q, k))  normalize softmax",
+    "score dot(q, k)  mask window(3) or strided(4)  normalize softmax1  emit entropy, rowmax, colsum",
+    "score dot(q, k)  mask window(3) or strided(4)  normalize sigmoid  emit entropy, rowmax, colsum",
+    "score dot(q, k)  mask window(3) or strided(4)  normalize softmax  emit entropy",
+    "score j - i  mask causal  normalize softmax  emit entropy",
+    "query q, p  key k, l  value v  param w: int[H] = [1, 2]  score dot(q, k) + dot(p, l)  mask abs(i - j) <= w[h]  "
+    "normalize softmax",
+    "input e: f32[H]  score dot(q, k) + e[h] * j  normalize softmax(sink = e[h])",
+    "input g: f32[D]  score dot(rmsnorm(q, g), rmsnorm(k, g))  normalize softmax",
+    "score dot(q, k)  mask window(3) or strided(4)  normalize sigmoid",
+    "score dot(q, k)  normalize softmax  emit total, colsum",
+    "score dot(q, k)  mask (i % 7) * (i % 7) > 3 and causal  normalize softmax",
+    "input low: f32[B, H, N]  let x = sin(low[b, h, i])  score dot(q, k)  "
+    "normalize weight(s) = exp(s) divisor(t) = max(t, exp(x * x * x))",
+    "input on: bool[B, N]  score dot(q, k)  mask on[b, i] and causal  normalize softmax",
+    "input low: f32[B, H, N]  score dot(q, k)  normalize weight(s) = exp(s) divisor(t) = max(t, exp(low[b, h, i] - 1))",
+)
+
+Branch = tuple[str, int, str]  # template, line, what of it
+
+
+class Coverage:
+    """The branches of an environment's templates, and how often each was rendered."""
+
+    def __init__(self, made: Environment) -> None:
+        self.environment = made
+        self.hits: Counter[Branch] = Counter()
+        self._parse = made._parse
+        made.bytecode_cache = None
+        if made.cache is not None:
+            made.cache.clear()
+        made.globals["_hit"] = self._hit
+        made._parse = self._marked  # type: ignore[method-assign]
+
+    def _hit(self, template: str, line: int, what: str, value: Any = "") -> Any:
+        self.hits[template, line, what] += 1
+        return value
+
+    def _marked(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """The template's tree, every branch with a call that counts it."""
+        tree = self._parse(source, name, filename)
+        mark = partial(self._mark, name or "")
+        for node in list(tree.find_all(nodes.If)):
+            chain = any(node in parent.elif_ for parent in tree.find_all(nodes.If))
+            node.body.insert(0, nodes.Output([mark(node, "elif" if chain else "if")]))
+            if not chain:
+                node.else_.insert(0, nodes.Output([mark(node, "else" if node.else_ else "not")]))
+        for loop in list(tree.find_all(nodes.For)):
+            loop.body.insert(0, nodes.Output([mark(loop, "for")]))
+        for choice in list(tree.find_all(nodes.CondExpr)):
+            choice.expr1 = mark(choice, f"`{_shown(choice.test)}`", choice.expr1)
+            choice.expr2 = mark(choice, f"not `{_shown(choice.test)}`", choice.expr2 or nodes.Const(""))
+        nodes_of = tree.set_environment(self.environment)
+        assert isinstance(nodes_of, nodes.Template)
+        return nodes_of
+
+    def _mark(self, template: str, node: nodes.Node, what: str, value: nodes.Expr | None = None) -> nodes.Call:
+        self.hits[template, node.lineno, what] += 0
+        given: list[nodes.Expr] = [nodes.Const(template), nodes.Const(node.lineno), nodes.Const(what)]
+        given += [] if value is None else [value]
+        made = nodes.Call(nodes.Name("_hit", "load"), given, [], None, None)
+        return made.set_lineno(node.lineno, override=True)  # type: ignore[return-value]
+
+    def report(self) -> str:
+        """A line for each template, and those of its branches that were never rendered."""
+        for path in sorted(TEMPLATES.rglob("*.j2")):  # those that nothing asked for count too
+            self.environment.get_template(path.relative_to(TEMPLATES).as_posix())
+        lines = []
+        for template in sorted({template for template, _, _ in self.hits}):
+            branches = {branch: count for branch, count in self.hits.items() if branch[0] == template}
+            missed = sorted(branch for branch, count in branches.items() if not count)
+            lines.append(f"{template}: {len(branches) - len(missed)} of {len(branches)}")
+            lines += [f"  line {line}: {what}" for _, line, what in missed]
+        found = sum(count > 0 for count in self.hits.values())
+        return "\n".join([*lines, f"{found} of {len(self.hits)} branches are rendered"])
+
+
+def _shown(node: nodes.Expr) -> str:
+    """A condition, in few words."""
+    names = [x.name if isinstance(x, nodes.Name) else x.attr for x in node.find_all((nodes.Name, nodes.Getattr))]
+    if isinstance(node, nodes.Name | nodes.Getattr):
+        names.append(node.name if isinstance(node, nodes.Name) else node.attr)
+    return ".".join(reversed(names)) or type(node).__name__
+
+
+def main() -> int:
+    from attnc.codegen.pipeline import compile
+    from attnc.dsl.diagnostics import SpecError
+    from attnc.dsl.frontend import compile_text
+    from attnc.dsl.source import Source
+    from attnc.testing.grammar import specs
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--specs", type=int, default=100, help="drawn ones, beside the zoo (100)")
+    options = parser.parse_args()
+    coverage = Coverage(environment())
+
+    def render(text: str, target: str) -> None:
+        try:
+            compile(compile_text(Source(name="<text>", text=text), {}), target)
+        except SpecError as error:
+            print(f"{error.diagnostics[0].code}: {text.split('{')[0].strip()}", file=sys.stderr)
+
+    for path in sorted((ROOT / "examples" / "zoo").glob("*.attn")):
+        for target in TARGETS:
+            render(path.read_text(encoding="utf-8"), target)
+    for body in RARE:
+        for target in TARGETS:
+            render(f"attention rare {{ {body} }}", target)
+    drawn = 0
+
+    @settings(
+        max_examples=max(options.specs, 1), deadline=None, database=None, phases=(Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @seed(0)
+    @given(specs())
+    def every(text: str) -> None:
+        nonlocal drawn
+        render(text, TARGETS[drawn % 2])
+        drawn += 1
+
+    if options.specs:
+        every()
+    print(coverage.report())
+    return 0
+
+
+# --- as a plugin of pytest ----------------------------------------------------------------------
+
+_PLUGIN: list[Coverage] = []
+
+
+def pytest_configure(config: object) -> None:
+    _PLUGIN.append(Coverage(environment()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.write_line(_PLUGIN[0].report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
