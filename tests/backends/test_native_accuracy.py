@@ -1,0 +1,62 @@
+"""How exact the C++ code is: errors beside scaled_dot_product_attention's, and what may not grow with length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import log, sqrt
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+import attnc
+
+
+@pytest.mark.parametrize(
+    ("mask", "dtype"), [("", torch.float32), ("causal", torch.bfloat16), ("causal", torch.float16)], ids=str
+)
+def test_no_further_from_float64_than_sdpa(mask: str, dtype: torch.dtype) -> None:
+    """Root mean square errors of the output and of every gradient. A row's errors share its lse, so that they count
+    once: the mean square of so many rows has a relative deviation of sqrt(2 / rows), its root of half that; five of
+    them are left to chance."""
+    op = attnc.loads(f"attention a {{ score dot(q, k) / sqrt(D) {'mask ' + mask if mask else ''} normalize softmax }}")
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 4, 512, 64)
+    *given, sent = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(4))
+
+    def results(run: Callable[..., Tensor], into: torch.dtype) -> list[Tensor]:
+        leaves = [x.to(into).requires_grad_() for x in given]
+        out = run(*leaves)
+        return [out.detach(), *torch.autograd.grad(out, leaves, sent.to(into))]
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return scaled_dot_product_attention(q, k, v, is_causal=bool(mask))
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        made = op(q, k, v, backend="native")
+        assert isinstance(made, Tensor)
+        return made
+
+    rows = shape[0] * shape[1] * shape[2]
+    exact = results(theirs, torch.float64)
+    for name, x, y, z in zip(
+        ("out", "dq", "dk", "dv"), exact, results(ours, dtype), results(theirs, dtype), strict=True
+    ):
+        own, other = (float((found.double() - x).square().mean().sqrt()) for found in (y, z))
+        assert own <= other * (1 + 5 / sqrt(2 * rows)), f"{name}: {own:.3g}, theirs {other:.3g}"
+
+
+def test_sums_of_many_blocks_are_not_rescaled() -> None:
+    """Keys that are all alike, dots that are exact: every block has the maximum of the block before. A factor that is
+    only nearly 1, once a block, would show: 1e-5 here."""
+    op = attnc.loads("attention a { score dot(q, k) / sqrt(D)  normalize softmax  emit lse }")
+    generator = torch.Generator().manual_seed(0)
+    M, D = 16384, 64
+    q, k = (torch.randint(-12, 13, (1, 1, n, D), generator=generator) / 8 for n in (48, 1))
+    scores = (q.double() @ k.double().mT)[..., 0] / sqrt(D)
+    made = op(q, k.expand(1, 1, M, D), torch.ones(1, 1, M, D), backend="native")
+    assert isinstance(made, tuple)
+    # rounded: the exponent and its shift, the weight (1.6e-7 relative is 3), the logarithm, the sum of both
+    steps = 3 * scores.abs() + log(M) + (scores + log(M)).abs() + 3
+    assert ((made.lse - (scores + log(M))).abs() <= steps * torch.finfo(torch.float32).eps / 2).all()
