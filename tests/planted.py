@@ -180,14 +180,14 @@ MUTATIONS = (
     *_of(
         "native", _FORWARD,
         ("cpp-rescale", "outputs are not rescaled when the maximum grows",
-         "alpha[v] = exp2_weight(Map::FUSED ? t.m[v] * scale_log2 - shift[v] : (t.m[v] - safe) * scale_log2);",
-         "alpha[v] = vec(1);", "dense"),
+         "alpha[v] = exp2_weight((t.m[v] - safe) * scale_log2);", "alpha[v] = vec(1);", "dense"),
         ("cpp-tail", "the last keys of a row of blocks are dropped",
          "const int count = keys.count - at < KEYS ? keys.count - at : KEYS;\n    const Block<Map> whole",
          "const int count = keys.count - at < KEYS ? (keys.count - at) / 2 * 2 : KEYS;\n    const Block<Map> whole",
          "dense"),
         ("cpp-lse-base", "lse is in units of log 2",
-         "shift = m + log(l);", "shift = m + log(l) * (real)1.4426950408889634;", "causal"),
+         "* (real)0.69314718055994530942 + log(l) : m + log(l);", "+ log(l) * LOG2E : (m + log(l)) * LOG2E;",
+         "causal"),
         ("cpp-full", "a block is taken for full one key too far",
          "scores<Map, V, false>(a, c, t, keys, key, from, to, s, most, sum);\n"
          "    scores<Map, V, true>(a, c, t, keys, key, to, count, s, most, sum);",
