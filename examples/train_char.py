@@ -2,7 +2,7 @@
 
 The text is this repository's README, small enough to learn by heart. The loss, in bits a character, must fall (an
 AssertionError otherwise); below the entropy of the characters' frequencies the model has learned to read. At the end
-it writes a line.
+it writes a line, and says how long a step takes, beside one through PyTorch's attention with a dense mask.
 
     python examples/train_char.py [--steps 500]
 """
@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import torch
 from progress import Progress
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 import attnc
 from attnc.nn import Attention
@@ -77,9 +80,7 @@ def main() -> None:
     print(f"{len(text)} characters, {len(alphabet)} of them distinct: {entropy:.2f} bits each by frequency alone")
     print(f"{LAYERS} layers, {weights} weights, {op!r}")
 
-    losses = []
-    progress = Progress("training", steps)
-    for _ in range(steps):
+    def trained() -> float:
         starts = torch.randint(len(data) - LENGTH, (BATCH, 1))
         rows = data[starts + torch.arange(LENGTH + 1)]
         loss = cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
@@ -87,7 +88,12 @@ def main() -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item() / math.log(2))
+        return loss.item() / math.log(2)
+
+    losses = []
+    progress = Progress("training", steps)
+    for _ in range(steps):
+        losses.append(trained())
         progress.advance(f"{losses[-1]:.2f} bits a character")
 
     tenth = max(1, steps // 10)
@@ -95,6 +101,22 @@ def main() -> None:
     print(f"bits a character: {first:.2f} in the first {tenth} steps, {last:.2f} in the last {tenth}")
     print(f"it writes: {continued(model, alphabet, data[: LENGTH // 2])!r}")
     assert last < first, "the loss did not fall"
+
+    mask = op.mask(LENGTH)
+    attentions: dict[str, Callable[..., Tensor]] = {
+        "op": op,
+        "dense": lambda q, k, v, **positions: scaled_dot_product_attention(q, k, v, mask),
+    }
+    times: dict[str, list[float]] = {name: [] for name in attentions}
+    for _ in range(21):  # in turns: a machine that slows down slows both
+        for name, attention in attentions.items():
+            for block in model.blocks:
+                block.attention.op = attention
+            began = perf_counter()
+            trained()
+            times[name].append(perf_counter() - began)
+    ours, theirs = (1e3 * median(found) for found in times.values())
+    print(f"a step: {ours:.1f} ms, through scaled_dot_product_attention with a dense mask {theirs:.1f} ms")
 
 
 @torch.no_grad()

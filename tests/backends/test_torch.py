@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -222,6 +223,48 @@ def test_threads() -> None:
         for spec, found in zip(texts, pool.map(run, texts), strict=True):
             for x, y in zip(found, expected[spec], strict=True):
                 assert torch.equal(x, y)
+
+
+class _Attended(torch.utils.data.Dataset[tuple[Tensor, ...]]):
+    """Items that a worker computes: an op's result, and its gradients where PyTorch differentiates after a fork."""
+
+    def __init__(self, op: attnc.Op, vectors: list[Tensor]) -> None:
+        self.op, self.vectors = op, vectors
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, item: int) -> tuple[Tensor, ...]:
+        vectors = [(x.detach() * (item + 1)).requires_grad_() for x in self.vectors]
+        out = _first(self.op(*vectors, backend="native"))
+        if torch.cuda.is_available():  # the parent's autograd has threads then
+            return (out.detach(),)
+        return (out.detach(), *torch.autograd.grad(out.square().sum(), vectors))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_workers_of_a_data_loader() -> None:
+    """Forked after the parent's calls have started OpenMP's threads, which no worker has: same bits, and no hang."""
+    data = _Attended(attnc.loads(PLAIN), _vectors(N=200))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        expected = [data[item] for item in range(len(data))]
+        torch.ones(2**20).sum()  # torch's own pool, which ours is
+        loader = torch.utils.data.DataLoader(
+            data, batch_size=None, num_workers=2, multiprocessing_context="fork", timeout=200, worker_init_fn=_two
+        )
+        found = list(loader)
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+def _two(worker: int) -> None:
+    """More threads than a worker has by itself."""
+    torch.set_num_threads(2)
 
 
 @pytest.mark.parametrize("spec", [PLAIN, SIGMOID], ids=["plain", "sigmoid"])

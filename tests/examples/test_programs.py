@@ -36,4 +36,5 @@ def test_train_char(tmp_path: Path) -> None:
     out, progress = run(tmp_path, "train_char.py", "--steps", "40")
     found = re.search(r"bits a character: (\S+) in the first 4 steps, (\S+) in the last 4", out)
     assert found and float(found[2]) < float(found[1]) - 1
+    assert re.search(r"a step: \S+ ms, through scaled_dot_product_attention with a dense mask \S+ ms", out)
     assert "40/40" in progress
