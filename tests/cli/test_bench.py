@@ -121,7 +121,6 @@ def test_the_plots_lines(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def test_a_real_plot(folder: Path) -> None:
-    pytest.importorskip("matplotlib")
     assert main(["bench", "local.attn", *SHAPE, "--lengths", "8,16", "--png", "x.png"]) == 0
     assert (folder / "x.png").read_bytes().startswith(b"\x89PNG")
 
