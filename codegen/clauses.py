@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Apply, Expr, Fn, Kind, postorder
+from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind, ParamRef, children, postorder
 from attnc.dsl.source import Span
 
 MOST_CLAUSES = 100
@@ -17,13 +17,15 @@ MOST_CLAUSES = 100
 class Clause:
     """``meaning`` is simplified and holds the params' values. ``fn`` is AND, OR or NOT where the parts are clauses of
     their own, None for what a person reads as one (a comparison, a call of the library). ``apart``: the parts stand
-    elsewhere in the text, in a let, and may be read from other places too."""
+    elsewhere in the text, in a let, and may be read from other places too. ``switch``: params alone
+    decide it, or a part of it."""
 
     span: Span
     meaning: Expr
     fn: Fn | None = None
     parts: tuple[Clause, ...] = ()
     apart: bool = False
+    switch: bool = False
 
     def leaves(self) -> Iterator[Clause]:
         """The clauses without parts, in the order of the text."""
@@ -52,9 +54,15 @@ def _clause(written: Expr, bound: Expr, meaning: Mapping[Expr, Expr]) -> Clause:
                 parts = tuple(
                     piece for part in parts for piece in (part.parts if part.fn is fn and not part.apart else (part,))
                 )
-            return Clause(span=written.span, meaning=meaning[bound], fn=fn, parts=parts, apart=apart)
+            switch = any(part.switch for part in parts)
+            return Clause(span=written.span, meaning=meaning[bound], fn=fn, parts=parts, apart=apart, switch=switch)
         case _:
-            return Clause(span=written.span, meaning=meaning[bound])
+            return Clause(span=written.span, meaning=meaning[bound], switch=_of_params(written))
+
+
+def _of_params(node: Expr) -> bool:
+    leaves = [part for part in postorder(node) if not children(part)]
+    return any(isinstance(leaf, ParamRef) for leaf in leaves) and all(isinstance(x, ParamRef | Const) for x in leaves)
 
 
 def _told_apart(node: Apply) -> bool:

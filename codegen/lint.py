@@ -164,16 +164,17 @@ class _Linter:
 
     def _clauses(self, node: Clause, facts: tuple[Expr, ...], around: tuple[Expr, ...]) -> None:
         """Tell the parts that the others make up for, the last first, then those of the parts that remain. ``around``
-        holds wherever the node decides whether a pair is live."""
+        holds wherever the node decides whether a pair is live. What params alone decide is meant so: nothing is said of
+        it, nor of what it turns off."""
         around = facts if node.apart else around
-        kept = list(node.parts)
-        for part in reversed(node.parts):
+        kept = [part for part in node.parts if not part.switch]
+        for part in reversed(kept):
             others = [other for other in kept if other is not part]
             why = self._made_up_for(node.fn, part, others, around)
             if why:
                 self.needless[part.span] = why
                 kept = others
-        for part in kept:
+        for part in (*kept, *(part for part in node.parts if part.switch)):
             self.needed.add(part.span)
             others = [other for other in kept if other is not part]
             beside = (_settled(node.fn, other) for other in others)

@@ -45,11 +45,14 @@ def lints(mask: str, declared: str = "", score: str = "dot(q, k)") -> list[tuple
     return told(text, lint(construct(text)))
 
 
+OPAQUE = {"dilated_heads": ["W007"]}  # a remainder by a number that varies with the head has no residue classes
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "zoo").glob("*.attn")), ids=lambda path: path.stem)
 def test_examples_are_clean(path: Path) -> None:
     made = construct(path.read_text(encoding="utf-8"))
     assert lint(made) == ()
-    assert lint(made, specialize(made, {})) == ()
+    assert [item.code for item in lint(made, specialize(made, {}))] == OPAQUE.get(path.stem, [])
 
 
 def test_documented_specs_are_clean() -> None:
@@ -57,6 +60,14 @@ def test_documented_specs_are_clean() -> None:
         for block in re.findall(r"^```attn\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S):
             for made in check(parse(Source(name=page.name, text=block))).constructs:
                 assert lint(made, specialize(made, {})) == (), page.name
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_switch_is_no_clause_that_never_matters(local: bool) -> None:
+    """A choice by params alone is meant; what stands beside it is looked at as ever."""
+    text = spec("causal and (window(4) or not local) and (strided(2) or strided(4))", "param local: bool")
+    made = construct(text)
+    assert told(text, lint(made, specialize(made, {"local": local}))) == [("W004", "strided(4)")]
 
 
 MASKS = {

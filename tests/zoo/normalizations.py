@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, sqrt
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import elu
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as gpt_oss_attention
 
-from tests.zoo.authorities import added
+from tests.zoo.authorities import added, merged, split
 from tests.zoo.registry import D, H, N, Trial, entry, heads, noise
 from tests.zoo.scores import lower
 
@@ -61,3 +62,41 @@ def retention() -> Trial:
         return torch.stack(rows, dim=2)
 
     return Trial(leaves={**heads(), "gamma": 1 - 2.0 ** (-5 - torch.arange(float(H))).double()}, theirs=theirs)
+
+
+@entry(authority="torch's MultiheadAttention with add_zero_attn, a key and a value of zeros")
+def softmax1() -> Trial:
+    width = H * D
+    module = nn.MultiheadAttention(width, H, bias=False, add_zero_attn=True, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        module.in_proj_weight.copy_(torch.eye(width).repeat(3, 1))
+        module.out_proj.weight.copy_(torch.eye(width))
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return split(module(merged(q), merged(k), merged(v), need_weights=False, attn_mask=~lower())[0], H)
+
+    return Trial(leaves=heads(), theirs=theirs)
+
+
+def dense(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The attention whose weights are made of the products of queries and keys, [B, H, N, M]."""
+    return lambda q, k, v: weights(q @ k.mT) @ v
+
+
+@entry(authority="the paper's equation, densely")
+def relu() -> Trial:
+    return Trial(leaves=heads(), theirs=dense(lambda x: (x / sqrt(D)).clamp(min=0) / N))
+
+
+@entry(authority="the paper's equation, densely")
+def squared_relu() -> Trial:
+    return Trial(leaves=heads(), theirs=dense(lambda x: ((x / N).clamp(min=0) * lower()).square()))
+
+
+@entry(authority="the paper's equation, densely")
+def power() -> Trial:
+    def weights(x: Tensor) -> Tensor:
+        fourth = x**4 * lower()
+        return fourth / fourth.sum(-1, keepdim=True)
+
+    return Trial(leaves=heads(), theirs=dense(weights))

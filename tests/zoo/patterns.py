@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
+import numpy as np
 import torch
-from torch import Tensor
-from transformers import ReformerConfig
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import linear
+from transformers import BigBirdConfig, Gemma3TextConfig, LongformerConfig, ReformerConfig
 from transformers.masking_utils import (
     and_masks,
     causal_mask_function,
@@ -14,12 +19,16 @@ from transformers.masking_utils import (
     padding_mask_function,
     sliding_window_causal_mask_function,
 )
+from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention, BigBirdModel
+from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3RotaryEmbedding
+from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 from transformers.models.mistral.modeling_mistral import eager_attention_forward as mistral_attention
 from transformers.models.reformer.modeling_reformer import LocalSelfAttention
 
+import attnc
 from attnc.runtime.draw import draw
-from tests.zoo.authorities import added, hidden, pairs, sdpa, split
-from tests.zoo.registry import B, H, N, Trial, entry, heads
+from tests.zoo.authorities import added, hidden, merged, pairs, sdpa, split
+from tests.zoo.registry import ZOO, B, D, H, N, Trial, entry, heads, noise
 
 SETS = "the paper's sets of keys, listed for each query, in torch's scaled_dot_product_attention"
 
@@ -152,3 +161,192 @@ def streaming() -> Trial:
     w, n = 9, 2
     mask = pairs(N, lambda i: [j for j in {*range(n), *range(i - w, i + 1)} if j <= i])
     return Trial(leaves=heads(), params={"w": w, "n": n}, theirs=lambda q, k, v: sdpa(q, k, v, mask))
+
+
+@entry(authority=SETS)
+def dilated_heads() -> Trial:
+    w, steps = 3, [1, 1, 2, 4]
+    mask = torch.stack([pairs(N, lambda i, s=s: [i + s * n for n in range(-w, w + 1)]) for s in steps])  # type: ignore[misc]
+    return Trial(leaves=heads(), params={"w": w, "s": steps}, theirs=lambda q, k, v: sdpa(q, k, v, mask))
+
+
+def marked(n: int, *places: int) -> Tensor:
+    """bool [1, n], true at these places."""
+    return torch.isin(torch.arange(n), torch.tensor(places))[None]
+
+
+@entry(
+    authority="transformers: LongformerSelfAttention, its weights copied",
+    scene=lambda n: {"t": marked(n, 0, n // 3, 2 * n // 3)},
+)
+def longformer_global() -> Trial:
+    n, w, width = 48, 4, H * D
+    config = LongformerConfig(attention_window=[2 * w], num_attention_heads=H, hidden_size=width, num_hidden_layers=1)
+    t = torch.cat([marked(n, 0, 1, 30), marked(n, 17)])
+    module = LongformerSelfAttention(config, 0).eval()
+    leaves = {}  # without biases: gradients of keys' are 0, a sum that cancels
+    for seed, (name, x) in enumerate(module.named_parameters()):
+        nn.init.zeros_(x)
+        if name.endswith("weight"):
+            leaves[name] = noise(*x.shape, seed=seed) / 8
+
+    def theirs(x: Tensor, **weights: Tensor) -> Tensor:
+        masks = {"attention_mask": t * 10000.0, "is_index_masked": torch.zeros_like(t), "is_index_global_attn": t}
+        return functional_call(module, weights, (x,), {**masks, "is_global_attn": True})[0]
+
+    def mine(op: partial[Tensor], /, x: Tensor, **weights: Tensor) -> Tensor:
+        vectors = [
+            split(linear(x, weights[f"{role}{kind}.weight"]), H)
+            for role in ("query", "key", "value")
+            for kind in ("", "_global")
+        ]
+        return merged(op(*vectors, t=t))
+
+    return Trial(
+        leaves={"x": noise(B, n, width), **leaves}, params={"w": w}, fixed={"t": t}, theirs=theirs, mine=mine,
+        dtype=torch.float32,
+    )  # fmt: skip
+
+
+@entry(
+    authority="transformers: BigBirdBlockSparseAttention, with the random blocks that it draws",
+    scene=lambda n: {"drawn": spread(-(-n // 64), 3)},
+)
+def bigbird_blocks() -> Trial:
+    size, n, r = 48, 4, 2
+    config = BigBirdConfig(
+        num_attention_heads=H, hidden_size=H * D, block_size=n, num_random_blocks=r, max_position_embeddings=size
+    )
+    module = BigBirdBlockSparseAttention(config, seed=0).train()  # it draws in training alone, and has no dropout
+    draw_blocks, found = module._bigbird_block_rand_mask_with_head, []
+
+    def recorded(**options: object) -> object:
+        found[:] = draw_blocks(**options)
+        return found
+
+    module._bigbird_block_rand_mask_with_head = recorded
+    ones = torch.ones(B, size, dtype=torch.float64)
+    blocked, band, rows, columns = BigBirdModel.create_masks_for_block_sparse_attn(ones, n)
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        states = hidden(module, {"query": q, "key": k, "value": v})
+        return split(module(states, band, rows, columns, blocked, blocked)[0], H)
+
+    x = heads(n=size)
+    theirs(**x)
+    drawn = torch.full((B, H, size // n, r), -1, dtype=torch.int32)
+    drawn[:, :, 1:-1] = torch.tensor(np.stack(found), dtype=torch.int32)
+    return Trial(leaves=x, params={"n": n}, fixed={"drawn": drawn}, theirs=theirs)
+
+
+def spread(blocks: int, count: int) -> Tensor:
+    """An index list int32 [1, 1, blocks, count]: for each block of queries some that lie apart."""
+    rows, slots = torch.arange(blocks)[:, None], torch.arange(1, count + 1)
+    return ((rows * (2 * slots + 1) + 7 * slots) % blocks)[None, None].int()
+
+
+@entry(authority="transformers: two layers of Gemma3Attention, local and global, their weights copied")
+def gemma3() -> Trial:
+    w, width = 9, 32
+    config = Gemma3TextConfig(
+        hidden_size=width, num_attention_heads=H, num_key_value_heads=2, head_dim=D, query_pre_attn_scalar=D,
+        layer_types=["sliding_attention", "full_attention"], sliding_window=w, num_hidden_layers=2,
+        attn_implementation="eager",
+        rope_parameters={
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        },
+    )  # fmt: skip
+    layers = nn.ModuleList([Gemma3Attention(config, layer) for layer in range(2)]).eval()
+    turned = Gemma3RotaryEmbedding(config)
+    masks = [of_transformers(f) for f in (sliding_window_causal_mask_function(w), causal_mask_function)]
+    leaves = {name: noise(*x.shape, seed=seed) / 4 for seed, (name, x) in enumerate(layers.named_parameters())}
+
+    def theirs(x: Tensor, **weights: Tensor) -> Tensor:
+        for layer, module in enumerate(layers):
+            own = {name.partition(".")[2]: y for name, y in weights.items() if name.startswith(f"{layer}.")}
+            angles = turned(x, torch.arange(N)[None], config.layer_types[layer])
+            x = x + functional_call(module, own, (x, angles, added(masks[layer], x.dtype)))[0]
+        return x
+
+    def mine(op: partial[Tensor], /, x: Tensor, **weights: Tensor) -> Tensor:
+        whole = partial(attnc.load(ZOO / "gemma3.attn", local=False), **op.keywords)
+        for layer, called in enumerate((op, whole)):
+            q, k, v = (
+                split(x @ weights[f"{layer}.{name}_proj.weight"].mT, count)
+                for name, count in (("q", H), ("k", 2), ("v", 2))
+            )
+            gains = {f"g{name}": weights[f"{layer}.{name}_norm.weight"] for name in "qk"}
+            x = x + merged(called(q, k, v, **gains)) @ weights[f"{layer}.o_proj.weight"].mT
+        return x
+
+    return Trial(
+        leaves={"x": noise(B, N, width), **leaves}, params={"w": w}, theirs=theirs, mine=mine, dtype=torch.float32
+    )
+
+
+@entry(authority=SETS)
+def neighborhood() -> Trial:
+    n = 7
+    mask = pairs(N, lambda i: sorted(range(N), key=lambda j: (abs(j - i), j))[:n])
+    return Trial(leaves=heads(), params={"n": n}, theirs=lambda q, k, v: sdpa(q, k, v, mask))
+
+
+@entry(authority=SETS, length=56 * 56)
+def neighborhood_2d() -> Trial:
+    n, height, width = 3, 6, 7
+
+    def near(at: int, length: int) -> list[int]:
+        return sorted(range(length), key=lambda j: abs(j - at))[:n]
+
+    mask = pairs(height * width, lambda i: [
+        width * row + column for row in near(i // width, height) for column in near(i % width, width)
+    ])  # fmt: skip
+    return Trial(
+        leaves=heads(n=height * width), params={"n": n, "width": width}, theirs=lambda q, k, v: sdpa(q, k, v, mask)
+    )
+
+
+def listed(blocks: Tensor) -> Tensor:
+    """An index list [..., rows, slots] as a table bool [..., rows, blocks]."""
+    return (blocks[..., None] == torch.arange(blocks.shape[-2])).any(-2)
+
+
+@entry(
+    authority="the table's blocks spread over pairs by torch's repeat_interleave, in its scaled_dot_product_attention",
+    scene=lambda n: {"table": listed(spread(-(-n // 64), 8))},
+)
+def block_table() -> Trial:
+    n = 8
+    table = (noise(B, H, 5, 5) > 0.5) | torch.eye(5, dtype=torch.bool)
+    mask = table.repeat_interleave(n, 2).repeat_interleave(n, 3)[:, :, :N, :N].tril()
+    return Trial(leaves=heads(), params={"n": n}, fixed={"table": table}, theirs=lambda q, k, v: sdpa(q, k, v, mask))
+
+
+def gate(q: Tensor, k: Tensor, n: int, top: int) -> Tensor:
+    """MoBA's gate, equations 5 and 6, query by query: of the blocks before the query's own the ``top`` with the
+    largest q . mean(K_block); bool [B, H, N, blocks]."""
+    blocks = -(-k.shape[2] // n)
+    means = torch.stack([k[:, :, at * n : (at + 1) * n].mean(2) for at in range(blocks)], dim=2)
+    chosen = torch.zeros(*q.shape[:3], blocks, dtype=torch.bool)
+    for i in range(q.shape[2]):
+        scores = (q[:, :, i, None] * means).sum(-1)[..., : i // n]
+        best = scores.topk(min(top, i // n), dim=-1).indices
+        chosen[:, :, i].scatter_(-1, best, True)
+    return chosen
+
+
+@entry(
+    authority="the paper's equations 2 to 6, query by query, in torch's scaled_dot_product_attention",
+    scene=lambda n: {"chosen": gate(noise(1, 1, n, 16), noise(1, 1, n, 16, seed=1), 64, 3)},
+)
+def moba() -> Trial:
+    n, top = 8, 2
+    x = heads()
+    chosen = gate(x["q"], x["k"], n, top)
+    mask = torch.zeros(B, H, N, N, dtype=torch.bool)
+    for b, h, i in product(range(B), range(H), range(N)):
+        mask[b, h, i, i // n * n : i + 1] = True
+        for block in chosen[b, h, i].nonzero().flatten().tolist():
+            mask[b, h, i, block * n : (block + 1) * n] = True
+    return Trial(leaves=x, params={"n": n}, fixed={"chosen": chosen}, theirs=lambda q, k, v: sdpa(q, k, v, mask))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import LlamaConfig, T5Config
+from transformers import LlamaConfig, Qwen3Config, T5Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.esm.modeling_esmfold import EsmFoldSelfAttention
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as gemma_attention
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+from transformers.models.speecht5.modeling_speecht5 import SpeechT5ScaledPositionalEncoding
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from tests.zoo.authorities import added, sdpa
+from tests.zoo.authorities import added, hidden, merged, sdpa, split
 from tests.zoo.registry import B, D, H, N, Trial, entry, heads, noise
 
 
@@ -72,3 +76,79 @@ def qk_norm() -> Trial:
         return sdpa(unit, normalize(k, dim=-1), v, is_causal=True, scale=1.0)
 
     return Trial(leaves={**heads(), "g": 4 + noise(H)}, theirs=theirs)
+
+
+def scaled(**parameters: object) -> Trial:
+    """A rotary embedding of transformers with this kind of scaling."""
+    config = LlamaConfig(head_dim=D, max_position_embeddings=16, rope_parameters={"rope_theta": 1e4, **parameters})
+    return Trial(leaves=heads(), theirs=lambda q, k, v: rotated(config, q, k, v), dtype=torch.float32)
+
+
+@entry(authority="transformers: LlamaRotaryEmbedding of type linear, in torch's scaled_dot_product_attention")
+def rope_linear() -> Trial:
+    return replace(scaled(rope_type="linear", factor=3.0), params={"factor": 3})
+
+
+@entry(authority="transformers: LlamaRotaryEmbedding of type dynamic, in torch's scaled_dot_product_attention")
+def rope_ntk() -> Trial:
+    return replace(scaled(rope_type="dynamic", factor=3.0), params={"factor": 3, "length": 16})
+
+
+@entry(authority="transformers: LlamaRotaryEmbedding of type yarn, in torch's scaled_dot_product_attention")
+def yarn() -> Trial:
+    own = {"factor": 3.0, "beta_fast": 4.0, "beta_slow": 0.25}  # in 16 positions some pairs lie beyond both ends
+    made = scaled(rope_type="yarn", original_max_position_embeddings=16, **own)
+    params = {"factor": 3, "length": 16, "fast": 4, "slow": 0.25}
+    return replace(made, params=params, fixed={"pair": torch.arange(D // 2, dtype=torch.int32)})
+
+
+@entry(authority="transformers: LlamaRotaryEmbedding of type longrope, in torch's scaled_dot_product_attention")
+def longrope() -> Trial:
+    short, long = 1 + torch.arange(8.0) / 8, 1 + torch.arange(8.0)
+    made = scaled(
+        rope_type="longrope", original_max_position_embeddings=16, factor=3.0,
+        short_factor=short.tolist(), long_factor=long.tolist(),
+    )  # fmt: skip
+    return replace(made, params={"factor": 3, "length": 16}, fixed={"short": short, "long": long})
+
+
+@entry(authority="transformers: Qwen3Attention without rotation")
+def qk_rmsnorm() -> Trial:
+    config = Qwen3Config(
+        hidden_size=3 * H * D, num_attention_heads=H, num_key_value_heads=H, head_dim=D, attn_implementation="eager"
+    )
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor, gq: Tensor, gk: Tensor) -> Tensor:
+        module = Qwen3Attention(config, 0).eval()
+        module.o_proj = nn.Identity()
+        for norm, gain in ((module.q_norm, gq), (module.k_norm, gk)):
+            del norm.weight
+            norm.weight = gain
+        still = torch.ones(1, N, D, dtype=q.dtype), torch.zeros(1, N, D, dtype=q.dtype)
+        states = hidden(module, {"q_proj": q, "k_proj": k, "v_proj": v})
+        return split(module(states, still, added(lower(), q.dtype))[0], H)
+
+    gains = {"gq": 1 + noise(D, seed=3) / 4, "gk": 1 + noise(D, seed=4) / 4}
+    return Trial(leaves={**heads(), **gains}, theirs=theirs, dtype=torch.float32)
+
+
+@entry(authority="transformers: positional encoding of SpeechT5, in torch's scaled_dot_product_attention")
+def sinusoidal() -> Trial:
+    positions = SpeechT5ScaledPositionalEncoding(0.0, D, N).pe  # in float32
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return sdpa(q + positions, k + positions, v)
+
+    fixed = {"dim": torch.arange(D, dtype=torch.int32)}
+    return Trial(leaves=heads(), fixed=fixed, theirs=theirs, dtype=torch.float32)
+
+
+@entry(authority="transformers: EsmFoldSelfAttention with a bias")
+def pair_bias() -> Trial:
+    def theirs(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        module = EsmFoldSelfAttention(H * D, H, D)
+        together = torch.cat([q, k, v], dim=-1)  # [B, H, N, 3 D]: so its projection lays them
+        module.proj, module.o_proj = nn.Identity(), nn.Identity()
+        return split(module(merged(together), bias=bias.permute(0, 2, 3, 1))[0], H)
+
+    return Trial(leaves={**heads(), "bias": noise(B, H, N, N)}, theirs=theirs)
