@@ -38,8 +38,9 @@ def as_python(call: Call, backend: str, message: str) -> str:
     names = {name: f"{name}_" if name in ("op", "torch", "attnc", "inf", "nan") else name for name in tensors}
     ahead = ["import os", 'os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported', ""]
     special = any(word in text for text in literals.values() for word in ("inf", "nan"))
-    name = "" if call.op._asked[0] is None else f"name={call.op._asked[0]!r}, "
-    params = name + "".join(f"{key}={value!r}, " for key, value in call.op.params.items())
+    asked = zip(("name", "target"), call.op._asked, strict=False)
+    params = "".join(f"{key}={value!r}, " for key, value in asked if value is not None)
+    params += "".join(f"{key}={value!r}, " for key, value in call.op.params.items())
     arguments = [names[name] for name in call.vectors]
     arguments += [f"{name}={names[name]}" for name in (*call.inputs, *call.options)]
     lines = [
@@ -93,6 +94,7 @@ def saved(call: Call, backend: str) -> dict[str, object]:
         "backend": backend,
         "spec": str(call.op),
         "name": call.op._asked[0],
+        "target": call.op._asked[1],
         "params": dict(call.op.params),
         "vectors": list(call.vectors),
         "arguments": packed({**compact, **call.options}),
@@ -110,7 +112,7 @@ def _compact(x: object) -> object:
 
 def restored(data: Mapping[str, Any]) -> tuple[Call, str]:
     """The call that ``saved`` wrote, and its backend. KeyError, TypeError or ValueError for what it did not write."""
-    op: Op = loads(data["spec"], data["name"], **data["params"])
+    op: Op = loads(data["spec"], data["name"], target=data["target"], **data["params"])
     arguments = unpacked(data["arguments"])
     for name, strides in data["strides"].items():
         x, shape = arguments[name], data["shapes"][name]

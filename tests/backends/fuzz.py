@@ -13,22 +13,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from base64 import b85decode, b85encode
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from typing import Any
-from zlib import compress, decompress
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from attnc.testing.call import Call, check, outcome
+from attnc.testing.call import Call, check, poisoned_outcome
 from attnc.testing.family import Family, Shape, families, shapes
-from attnc.testing.memory import poisoned
+from attnc.testing.script import as_python
 
 # Triton specializes on strides that 16 divides: lengths of a family are all odd or all aligned, its kernels the same.
 LENGTHS = ((1, 3, 7, 33, 137, 299, 515, 1031, 2047), (16, 48, 128, 512, 1024))
@@ -85,37 +81,6 @@ def failure(call: Call, backend: str, dtype: torch.dtype) -> str:
     return ""
 
 
-def poisoned_outcome(call: Call, backend: str) -> dict[str, Tensor]:
-    with poisoned():
-        return outcome(call, backend)
-
-
-def packed(tensors: object) -> str:
-    made = BytesIO()
-    torch.save(tensors, made)
-    return b85encode(compress(made.getvalue(), 9)).decode()
-
-
-def unpacked(text: str) -> Any:
-    return torch.load(BytesIO(decompress(b85decode(text))))
-
-
-def as_python(call: Call, backend: str, dtype: torch.dtype) -> str:
-    """A program that makes the call and checks it."""
-    tensors = {"vectors": call.vectors, "inputs": call.inputs, "options": call.options}
-    shown = {name: tuple(x.shape) if isinstance(x, Tensor) and x.dim() else x for name, x in call.inputs.items()}
-    return "\n".join(
-        [
-            "import attnc, torch",
-            "from attnc.testing.call import Call, check",
-            "from tests.backends.fuzz import unpacked",
-            f"# { ({name: tuple(x.shape) for name, x in call.vectors.items()}) } {shown} {dict(call.options)}",
-            f"op = attnc.loads({str(call.op)!r}, target={call.op._target!r})",
-            f'check(Call(op=op, **unpacked("{packed(tensors)}")), "{backend}", {dtype})',
-        ]
-    )
-
-
 @dataclass(kw_only=True)
 class Tally:
     calls: int = 0
@@ -157,7 +122,7 @@ def main() -> int:
             if what := failure(call, options.backend, batch.dtype):
                 tally.failed.append(what)
                 small = reduced(batch.family, options.backend, batch.dtype, shape)
-                print(f"# {what}\n{as_python(small, options.backend, batch.dtype)}\n", flush=True)
+                print(as_python(small.prepared(batch.dtype), options.backend, what), flush=True)
                 break  # other calls of these kernels would likely say the same
         print(f"{time.perf_counter() - began:.0f} s: {tally}", file=sys.stderr, flush=True)
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, note
 
 import attnc
-from attnc.testing.call import check, cotangents, make, outcome
+from attnc.testing.call import check, cotangents, make, outcome, poisoned_outcome
 from attnc.testing.process import Process
-from tests.backends.fuzz import Batch, batches, poisoned_outcome
+from tests.backends.fuzz import Batch, batches
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "zoo"
 

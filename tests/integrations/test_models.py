@@ -43,7 +43,7 @@ from attnc.dsl.specialize import specialize
 from attnc.helpers import alibi_slopes
 from attnc.integrations.transformers import register, set_attn_implementation
 from attnc.runtime.op import Op
-from tests.tolerance import assert_close
+from attnc.testing.tolerance import assert_close
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NAME = "attnc_model"
