@@ -1,7 +1,16 @@
-"""What users of specs compute beside them: slopes of ALiBi, buckets of Reformer, blocks of NSA, evictions of H2O."""
+"""What users of specs compute beside them: slopes of ALiBi, features of Performer, buckets of Reformer, blocks of NSA,
+evictions of H2O, and the merge of results over parts of the keys."""
 
 from __future__ import annotations
 
-from attnc.runtime.helpers import alibi_slopes
+from attnc.runtime.helpers import (
+    Selected,
+    alibi_slopes,
+    heavy_hitters,
+    lsh_order,
+    merge,
+    nsa_blocks,
+    orthogonal_features,
+)
 
-__all__ = ["alibi_slopes"]
+__all__ = ["Selected", "alibi_slopes", "heavy_hitters", "lsh_order", "merge", "nsa_blocks", "orthogonal_features"]
