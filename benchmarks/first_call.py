@@ -2,11 +2,10 @@
 
     python benchmarks/first_call.py [--specs causal longformer ...] [--dtype f32] [--dim 64] [--runs 3]
 
-Every figure is of a fresh process that has imported torch, attnc and torch._dynamo (PyTorch itself imports it at the
-first call of any custom operator, for 1.7 s of processor time where this was written); best of --runs: wall clock /
-processor time, the compiler's included. The two differ where the machine is busy. ``load``: attnc.load; ``forward``:
-the first call, without gradients; ``backward``: the first gradients after it; both less a second call; ``warm``: the
-same from the cache."""
+Every figure is of a fresh process that has imported torch and attnc; best of --runs: wall clock / processor time, the
+compiler's included. The two differ where the machine is busy. ``load``: attnc.load; ``forward``: the first call,
+without gradients; ``backward``: the first gradients after it; both less a second call; ``warm``: the same from the
+cache."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ import tempfile
 
 PROGRAM = """
 import json, resource, sys, time
-import torch, torch._dynamo, attnc
+import torch, attnc
 import attnc.dsl.frontend, attnc.codegen.pipeline, attnc.runtime.op
 path, dtype, dim = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
