@@ -178,7 +178,7 @@ def _native(env: Environment, t: OpGroup, program: Program, part: Group, naming:
     few = native_decode(program, part, naming)
     contexts = env.get_template("native/contexts.cpp.j2")
     forward = env.get_template("native/native.py.j2").render(
-        t=t, s=t.summed or t, n=n, contexts=contexts.render(t=n), few=few, few_contexts=few and contexts.render(t=few)
+        t=t, s=t.summed or t, n=n, contexts=contexts.render(t=n), few_contexts=contexts.render(t=few)
     )
     texts = contexts.render(t=back.context) + env.get_template("native/gradients.cpp.j2").render(t=back)
     return forward + env.get_template("native/backward.py.j2").render(t=t, n=back, contexts=texts)
