@@ -32,13 +32,14 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -114,35 +115,40 @@ def _axis(name, axis, text, expected, actual, sizes, broadcast=False):
         raise ValueError(f"differential: {name}: axis {axis} is {text} = {expected}, but the tensor has {actual} there")
 
 
+def _wanted(declared, axes):
+    """A tensor as a spec declares it."""
+    return declared + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+
+
 def _bind_vectors(values):
-    names = ", ".join(name for name, _, _ in _VECTORS)
     if len(values) != len(_VECTORS):
+        names = ", ".join(name for name, _, _ in _VECTORS)
         raise TypeError(f"differential: expected {len(_VECTORS)} tensors ({names}), got {len(values)}")
-    first = values[0]
     for (name, role, dim), x in zip(_VECTORS, values):
-        wanted = "[" + ", ".join((*_AXES[role], str(dim))) + "]"
         if not isinstance(x, torch.Tensor):
+            wanted = _wanted("", (*_AXES[role], str(dim)))
             raise TypeError(f"differential: {name}: expected a tensor {wanted}, got {type(x).__name__}")
         if x.dim() != 4:
-            raise ValueError(f"differential: {name}: expected {wanted}, got {_shape(x)}")
-    if torch.is_autocast_enabled(first.device.type):
-        dtype = torch.get_autocast_dtype(first.device.type)
+            raise ValueError(f"differential: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
+    device = values[0].device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
-        first = values[0]
-    sizes = {}
+    dtype, sizes = values[0].dtype, {}
     for (name, role, dim), x in zip(_VECTORS, values):
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"differential: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
-        if x.dtype != first.dtype:
-            raise TypeError(f"differential: {name} is {x.dtype}, but {_VECTORS[0][0]} is {first.dtype}: they must agree")
-        if x.device != first.device:
-            raise ValueError(f"differential: {name} is on {x.device}, but {_VECTORS[0][0]} is on {first.device}")
-        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), x.shape)):
-            text = size[0] if isinstance(size, tuple) else size
-            _axis(name, axis, text, size, actual, sizes)
-        if not 1 <= x.shape[3] <= 576:
-            raise ValueError(f"differential: {name}: vectors of {x.shape[3]} are not supported: 1 to 576 are")
-        if x.shape[3] > 1 and x.stride(3) != 1:
+        if x.dtype != dtype or dtype not in _FLOATS:
+            if x.dtype not in _FLOATS:
+                raise TypeError(f"differential: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
+            raise TypeError(f"differential: {name} is {x.dtype}, but {_VECTORS[0][0]} is {dtype}: they must agree")
+        if x.device != device:
+            raise ValueError(f"differential: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
+        shape = x.shape
+        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), shape)):
+            if not isinstance(size, str) or sizes.setdefault(size, actual) != actual:
+                _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes)
+        if not 1 <= shape[3] <= 576:
+            raise ValueError(f"differential: {name}: vectors of {shape[3]} are not supported: 1 to 576 are")
+        if shape[3] > 1 and x.stride(3) != 1:
             raise ValueError(
                 f"differential: {name}: the last dim must be contiguous (stride 1), its stride is {x.stride(3)}; "
                 f"call {name}.contiguous()"
@@ -152,26 +158,24 @@ def _bind_vectors(values):
     return values, sizes
 
 
-def _bind_input(name, dtype, axes, differentiable, x, device, acc, sizes):
-    kind = "float" if dtype in ("f32", "f16", "bf16", "f64") else "bool" if dtype == "bool" else "int"
-    wanted = dtype + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+def _bind_input(name, declared, axes, differentiable, x, device, acc, sizes):
+    kind = "float" if declared in ("f32", "f16", "bf16", "f64") else "bool" if declared == "bool" else "int"
     if not isinstance(x, torch.Tensor):
         good = {"float": (int, float), "int": (int,), "bool": (bool,)}[kind]
         if axes or not isinstance(x, good) or (kind != "bool" and isinstance(x, bool)):
-            raise TypeError(f"differential: {name}: expected {wanted}, got {type(x).__name__}")
+            raise TypeError(f"differential: {name}: expected {_wanted(declared, axes)}, got {type(x).__name__}")
         x = torch.full((), x, dtype={"float": acc, "int": torch.int64, "bool": torch.bool}[kind], device=device)
-    allowed = {"float": _FLOATS, "int": _INTS, "bool": (torch.bool,)}[kind]
-    if x.dtype not in allowed:
-        raise TypeError(f"differential: {name}: expected {wanted}, got a tensor of {x.dtype}")
+    if x.dtype not in (_FLOATS if kind == "float" else _INTS if kind == "int" else (torch.bool,)):
+        raise TypeError(f"differential: {name}: expected {_wanted(declared, axes)}, got a tensor of {x.dtype}")
     if x.device != device and x.dim() > 0:
         raise ValueError(f"differential: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
     if x.dim() != len(axes):
-        raise ValueError(f"differential: {name}: expected {wanted}, got {_shape(x)}")
+        raise ValueError(f"differential: {name}: expected {_wanted(declared, axes)}, got {_shape(x)}")
     if x.requires_grad and not differentiable:
         raise ValueError(f"differential: {name} is declared `nograd`, but the tensor requires a gradient; detach it")
     for axis, (size, actual) in enumerate(zip(axes, x.shape)):
         _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes, size in ("B", "H"))
-    return x.to(device)
+    return x if x.device == device else x.to(device)
 
 
 def bind(vectors, inputs, q_offset=None, kv_offset=0):
@@ -179,10 +183,10 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
     Raises TypeError for a wrong number, type or dtype, ValueError for a wrong shape, device or offset; the message
     names the argument, what was expected in the spec's own names, and what came."""
-    values, sizes = _bind_vectors(list(vectors))
+    values, sizes = _bind_vectors(vectors)
     first = values[0]
-    known = [name for name, _, _, _ in _INPUTS]
     for name in inputs:
+        known = [name for name, _, _, _ in _INPUTS]
         if name not in known:
             what = f"its inputs are {', '.join(known)}" if known else "it has no inputs"
             raise TypeError(f"differential: unexpected input {name}; {what}")
@@ -191,10 +195,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     # Axes that are one bare name bind sizes; those that are expressions of sizes come after.
     for name, dtype, axes, differentiable in _INPUTS:
         if name not in inputs:
-            wanted = dtype + (
-                "[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else ""
-            )
-            raise TypeError(f"differential: missing input {name}: {wanted}, given by keyword")
+            raise TypeError(f"differential: missing input {name}: {_wanted(dtype, axes)}, given by keyword")
         x = inputs[name]
         if isinstance(x, torch.Tensor) and x.dim() == len(axes):
             for size, actual in zip(axes, x.shape):
@@ -218,8 +219,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     else:
         _position("q_offset", q_offset, sizes["N"])
     _position("kv_offset", kv_offset, sizes["M"])
-    names = (name for name, _, _ in _VECTORS)
-    return Call(dict(zip(names, values)), bound, sizes, q_offset, kv_offset)
+    return Call({name: x for (name, _, _), x in zip(_VECTORS, values)}, bound, sizes, q_offset, kv_offset)
 
 
 def _position(name, offset, length):
@@ -253,6 +253,23 @@ def _no_second_derivative(ctx, *cotangents):
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _unscaled(x):
+    """Where autocast chooses no dtypes."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _beside(x):
+    """Where kernels are launched on the GPU of x."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
+
+
+def _below_autograd(*tensors):
+    """Where operators skip autograd, whose Python costs more than all else in a small call; none wants a gradient."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
 
 
 def _read(x, *index):
@@ -591,7 +608,12 @@ class _Team(ctypes.Structure):
 
 def _team():
     """Who works in a call from this thread, now."""
-    return _Team(_pool(os.getpid()), torch.get_num_threads())
+    return _team_of(os.getpid(), torch.get_num_threads())
+
+
+@cache
+def _team_of(pid, threads):
+    return _Team(_pool(pid), threads)
 
 
 def _native_or_eager():
@@ -625,6 +647,7 @@ _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 _NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
 """
 _NATIVE_KEYS = 64  # KEYS of the C++ text
+_NATIVE_FEW = 8  # queries that have a kernel of their own
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -642,7 +665,7 @@ def _beyond_32_bits(*tensors):
 
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+    return struct.pack(f"{len(numbers)}q", *numbers)
 
 
 def _enough(done):
@@ -859,7 +882,7 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
-        if N <= 4:  # few queries, many keys
+        if N <= _NATIVE_FEW:
             library = _native(_pos_decode_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
             given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
             _enough(library.decode_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
@@ -1244,7 +1267,7 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
-        if N <= 4:  # few queries, many keys
+        if N <= _NATIVE_FEW:
             library = _native(_neg_decode_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
             given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
             _enough(library.decode_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
@@ -2245,7 +2268,7 @@ def _pos_delta(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _pos_forward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = {"eager": _pos_forward_eager, "native": _pos_forward_native}.get(backend, _pos_forward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         out, lse = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -2274,7 +2297,7 @@ def _pos_backward(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = {"eager": _pos_backward_eager, "native": _pos_backward_native}.get(backend, _pos_backward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         gradients = run(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -2410,7 +2433,7 @@ def _neg_delta(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do,
 )
 def _neg_forward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = {"eager": _neg_forward_eager, "native": _neg_forward_native}.get(backend, _neg_forward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         out, lse = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -2439,7 +2462,7 @@ def _neg_backward(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, 
         lse, out, do, d_lse, d_total,
     )
     run = {"eager": _neg_backward_eager, "native": _neg_backward_native}.get(backend, _neg_backward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         gradients = run(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -2502,13 +2525,15 @@ def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs)
     device, acc = q1.device, _accumulator(q1)
     G = sizes["G"]
     base = _base(q_offset, q_offsets, device)
-    pos_out, pos_lse = _pos_forward(
-        q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend
-    )
-    neg_out, neg_lse = _neg_forward(
-        q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend
-    )
+    with _below_autograd(q1, k1, v):
+        pos_out, pos_lse = _pos_forward(
+            q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend
+        )
+    with _below_autograd(q2, k2, v):
+        neg_out, neg_lse = _neg_forward(
+            q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend
+        )
     lam_at = _read(lam, _grid(H, 1, device)).to(acc)
     out = pos_out - lam_at * neg_out
-    out = out.to(dtype)
+    out = out if out.dtype == dtype else out.to(dtype)
     return out

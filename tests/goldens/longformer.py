@@ -22,13 +22,14 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -101,35 +102,40 @@ def _axis(name, axis, text, expected, actual, sizes, broadcast=False):
         raise ValueError(f"longformer: {name}: axis {axis} is {text} = {expected}, but the tensor has {actual} there")
 
 
+def _wanted(declared, axes):
+    """A tensor as a spec declares it."""
+    return declared + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+
+
 def _bind_vectors(values):
-    names = ", ".join(name for name, _, _ in _VECTORS)
     if len(values) != len(_VECTORS):
+        names = ", ".join(name for name, _, _ in _VECTORS)
         raise TypeError(f"longformer: expected {len(_VECTORS)} tensors ({names}), got {len(values)}")
-    first = values[0]
     for (name, role, dim), x in zip(_VECTORS, values):
-        wanted = "[" + ", ".join((*_AXES[role], str(dim))) + "]"
         if not isinstance(x, torch.Tensor):
+            wanted = _wanted("", (*_AXES[role], str(dim)))
             raise TypeError(f"longformer: {name}: expected a tensor {wanted}, got {type(x).__name__}")
         if x.dim() != 4:
-            raise ValueError(f"longformer: {name}: expected {wanted}, got {_shape(x)}")
-    if torch.is_autocast_enabled(first.device.type):
-        dtype = torch.get_autocast_dtype(first.device.type)
+            raise ValueError(f"longformer: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
+    device = values[0].device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
-        first = values[0]
-    sizes = {}
+    dtype, sizes = values[0].dtype, {}
     for (name, role, dim), x in zip(_VECTORS, values):
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"longformer: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
-        if x.dtype != first.dtype:
-            raise TypeError(f"longformer: {name} is {x.dtype}, but {_VECTORS[0][0]} is {first.dtype}: they must agree")
-        if x.device != first.device:
-            raise ValueError(f"longformer: {name} is on {x.device}, but {_VECTORS[0][0]} is on {first.device}")
-        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), x.shape)):
-            text = size[0] if isinstance(size, tuple) else size
-            _axis(name, axis, text, size, actual, sizes)
-        if not 1 <= x.shape[3] <= 576:
-            raise ValueError(f"longformer: {name}: vectors of {x.shape[3]} are not supported: 1 to 576 are")
-        if x.shape[3] > 1 and x.stride(3) != 1:
+        if x.dtype != dtype or dtype not in _FLOATS:
+            if x.dtype not in _FLOATS:
+                raise TypeError(f"longformer: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
+            raise TypeError(f"longformer: {name} is {x.dtype}, but {_VECTORS[0][0]} is {dtype}: they must agree")
+        if x.device != device:
+            raise ValueError(f"longformer: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
+        shape = x.shape
+        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), shape)):
+            if not isinstance(size, str) or sizes.setdefault(size, actual) != actual:
+                _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes)
+        if not 1 <= shape[3] <= 576:
+            raise ValueError(f"longformer: {name}: vectors of {shape[3]} are not supported: 1 to 576 are")
+        if shape[3] > 1 and x.stride(3) != 1:
             raise ValueError(
                 f"longformer: {name}: the last dim must be contiguous (stride 1), its stride is {x.stride(3)}; "
                 f"call {name}.contiguous()"
@@ -139,26 +145,24 @@ def _bind_vectors(values):
     return values, sizes
 
 
-def _bind_input(name, dtype, axes, differentiable, x, device, acc, sizes):
-    kind = "float" if dtype in ("f32", "f16", "bf16", "f64") else "bool" if dtype == "bool" else "int"
-    wanted = dtype + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+def _bind_input(name, declared, axes, differentiable, x, device, acc, sizes):
+    kind = "float" if declared in ("f32", "f16", "bf16", "f64") else "bool" if declared == "bool" else "int"
     if not isinstance(x, torch.Tensor):
         good = {"float": (int, float), "int": (int,), "bool": (bool,)}[kind]
         if axes or not isinstance(x, good) or (kind != "bool" and isinstance(x, bool)):
-            raise TypeError(f"longformer: {name}: expected {wanted}, got {type(x).__name__}")
+            raise TypeError(f"longformer: {name}: expected {_wanted(declared, axes)}, got {type(x).__name__}")
         x = torch.full((), x, dtype={"float": acc, "int": torch.int64, "bool": torch.bool}[kind], device=device)
-    allowed = {"float": _FLOATS, "int": _INTS, "bool": (torch.bool,)}[kind]
-    if x.dtype not in allowed:
-        raise TypeError(f"longformer: {name}: expected {wanted}, got a tensor of {x.dtype}")
+    if x.dtype not in (_FLOATS if kind == "float" else _INTS if kind == "int" else (torch.bool,)):
+        raise TypeError(f"longformer: {name}: expected {_wanted(declared, axes)}, got a tensor of {x.dtype}")
     if x.device != device and x.dim() > 0:
         raise ValueError(f"longformer: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
     if x.dim() != len(axes):
-        raise ValueError(f"longformer: {name}: expected {wanted}, got {_shape(x)}")
+        raise ValueError(f"longformer: {name}: expected {_wanted(declared, axes)}, got {_shape(x)}")
     if x.requires_grad and not differentiable:
         raise ValueError(f"longformer: {name} is declared `nograd`, but the tensor requires a gradient; detach it")
     for axis, (size, actual) in enumerate(zip(axes, x.shape)):
         _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes, size in ("B", "H"))
-    return x.to(device)
+    return x if x.device == device else x.to(device)
 
 
 def bind(vectors, inputs, q_offset=None, kv_offset=0):
@@ -166,10 +170,10 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
     Raises TypeError for a wrong number, type or dtype, ValueError for a wrong shape, device or offset; the message
     names the argument, what was expected in the spec's own names, and what came."""
-    values, sizes = _bind_vectors(list(vectors))
+    values, sizes = _bind_vectors(vectors)
     first = values[0]
-    known = [name for name, _, _, _ in _INPUTS]
     for name in inputs:
+        known = [name for name, _, _, _ in _INPUTS]
         if name not in known:
             what = f"its inputs are {', '.join(known)}" if known else "it has no inputs"
             raise TypeError(f"longformer: unexpected input {name}; {what}")
@@ -178,10 +182,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     # Axes that are one bare name bind sizes; those that are expressions of sizes come after.
     for name, dtype, axes, differentiable in _INPUTS:
         if name not in inputs:
-            wanted = dtype + (
-                "[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else ""
-            )
-            raise TypeError(f"longformer: missing input {name}: {wanted}, given by keyword")
+            raise TypeError(f"longformer: missing input {name}: {_wanted(dtype, axes)}, given by keyword")
         x = inputs[name]
         if isinstance(x, torch.Tensor) and x.dim() == len(axes):
             for size, actual in zip(axes, x.shape):
@@ -205,8 +206,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     else:
         _position("q_offset", q_offset, sizes["N"])
     _position("kv_offset", kv_offset, sizes["M"])
-    names = (name for name, _, _ in _VECTORS)
-    return Call(dict(zip(names, values)), bound, sizes, q_offset, kv_offset)
+    return Call({name: x for (name, _, _), x in zip(_VECTORS, values)}, bound, sizes, q_offset, kv_offset)
 
 
 def _position(name, offset, length):
@@ -240,6 +240,23 @@ def _no_second_derivative(ctx, *cotangents):
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _unscaled(x):
+    """Where autocast chooses no dtypes."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _beside(x):
+    """Where kernels are launched on the GPU of x."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
+
+
+def _below_autograd(*tensors):
+    """Where operators skip autograd, whose Python costs more than all else in a small call; none wants a gradient."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
 
 
 def _read(x, *index):
@@ -503,7 +520,12 @@ class _Team(ctypes.Structure):
 
 def _team():
     """Who works in a call from this thread, now."""
-    return _Team(_pool(os.getpid()), torch.get_num_threads())
+    return _team_of(os.getpid(), torch.get_num_threads())
+
+
+@cache
+def _team_of(pid, threads):
+    return _Team(_pool(pid), threads)
 
 
 def _native_or_eager():
@@ -537,6 +559,7 @@ _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 _NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
 """
 _NATIVE_KEYS = 64  # KEYS of the C++ text
+_NATIVE_FEW = 8  # queries that have a kernel of their own
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -554,7 +577,7 @@ def _beyond_32_bits(*tensors):
 
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+    return struct.pack(f"{len(numbers)}q", *numbers)
 
 
 def _enough(done):
@@ -803,7 +826,7 @@ def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
-        if N <= 4:  # few queries, many keys
+        if N <= _NATIVE_FEW:
             library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
             _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
@@ -1634,7 +1657,7 @@ def _out_delta(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d
 )
 def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = {"eager": _out_forward_eager, "native": _out_forward_native}.get(backend, _out_forward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -1663,7 +1686,7 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do
         lse, out, do, d_lse, d_total,
     )
     run = {"eager": _out_backward_eager, "native": _out_backward_native}.get(backend, _out_backward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -1719,8 +1742,9 @@ def longformer(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
         q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
-    out, out_lse = _out_forward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
-    )
-    out = out.to(dtype)
+    with _below_autograd(q, k, v):
+        out, out_lse = _out_forward(
+            q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
+        )
+    out = out if out.dtype == dtype else out.to(dtype)
     return out

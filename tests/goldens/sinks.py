@@ -21,13 +21,14 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -101,35 +102,40 @@ def _axis(name, axis, text, expected, actual, sizes, broadcast=False):
         raise ValueError(f"sinks: {name}: axis {axis} is {text} = {expected}, but the tensor has {actual} there")
 
 
+def _wanted(declared, axes):
+    """A tensor as a spec declares it."""
+    return declared + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+
+
 def _bind_vectors(values):
-    names = ", ".join(name for name, _, _ in _VECTORS)
     if len(values) != len(_VECTORS):
+        names = ", ".join(name for name, _, _ in _VECTORS)
         raise TypeError(f"sinks: expected {len(_VECTORS)} tensors ({names}), got {len(values)}")
-    first = values[0]
     for (name, role, dim), x in zip(_VECTORS, values):
-        wanted = "[" + ", ".join((*_AXES[role], str(dim))) + "]"
         if not isinstance(x, torch.Tensor):
+            wanted = _wanted("", (*_AXES[role], str(dim)))
             raise TypeError(f"sinks: {name}: expected a tensor {wanted}, got {type(x).__name__}")
         if x.dim() != 4:
-            raise ValueError(f"sinks: {name}: expected {wanted}, got {_shape(x)}")
-    if torch.is_autocast_enabled(first.device.type):
-        dtype = torch.get_autocast_dtype(first.device.type)
+            raise ValueError(f"sinks: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
+    device = values[0].device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
-        first = values[0]
-    sizes = {}
+    dtype, sizes = values[0].dtype, {}
     for (name, role, dim), x in zip(_VECTORS, values):
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"sinks: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
-        if x.dtype != first.dtype:
-            raise TypeError(f"sinks: {name} is {x.dtype}, but {_VECTORS[0][0]} is {first.dtype}: they must agree")
-        if x.device != first.device:
-            raise ValueError(f"sinks: {name} is on {x.device}, but {_VECTORS[0][0]} is on {first.device}")
-        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), x.shape)):
-            text = size[0] if isinstance(size, tuple) else size
-            _axis(name, axis, text, size, actual, sizes)
-        if not 1 <= x.shape[3] <= 576:
-            raise ValueError(f"sinks: {name}: vectors of {x.shape[3]} are not supported: 1 to 576 are")
-        if x.shape[3] > 1 and x.stride(3) != 1:
+        if x.dtype != dtype or dtype not in _FLOATS:
+            if x.dtype not in _FLOATS:
+                raise TypeError(f"sinks: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
+            raise TypeError(f"sinks: {name} is {x.dtype}, but {_VECTORS[0][0]} is {dtype}: they must agree")
+        if x.device != device:
+            raise ValueError(f"sinks: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
+        shape = x.shape
+        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), shape)):
+            if not isinstance(size, str) or sizes.setdefault(size, actual) != actual:
+                _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes)
+        if not 1 <= shape[3] <= 576:
+            raise ValueError(f"sinks: {name}: vectors of {shape[3]} are not supported: 1 to 576 are")
+        if shape[3] > 1 and x.stride(3) != 1:
             raise ValueError(
                 f"sinks: {name}: the last dim must be contiguous (stride 1), its stride is {x.stride(3)}; "
                 f"call {name}.contiguous()"
@@ -139,26 +145,24 @@ def _bind_vectors(values):
     return values, sizes
 
 
-def _bind_input(name, dtype, axes, differentiable, x, device, acc, sizes):
-    kind = "float" if dtype in ("f32", "f16", "bf16", "f64") else "bool" if dtype == "bool" else "int"
-    wanted = dtype + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+def _bind_input(name, declared, axes, differentiable, x, device, acc, sizes):
+    kind = "float" if declared in ("f32", "f16", "bf16", "f64") else "bool" if declared == "bool" else "int"
     if not isinstance(x, torch.Tensor):
         good = {"float": (int, float), "int": (int,), "bool": (bool,)}[kind]
         if axes or not isinstance(x, good) or (kind != "bool" and isinstance(x, bool)):
-            raise TypeError(f"sinks: {name}: expected {wanted}, got {type(x).__name__}")
+            raise TypeError(f"sinks: {name}: expected {_wanted(declared, axes)}, got {type(x).__name__}")
         x = torch.full((), x, dtype={"float": acc, "int": torch.int64, "bool": torch.bool}[kind], device=device)
-    allowed = {"float": _FLOATS, "int": _INTS, "bool": (torch.bool,)}[kind]
-    if x.dtype not in allowed:
-        raise TypeError(f"sinks: {name}: expected {wanted}, got a tensor of {x.dtype}")
+    if x.dtype not in (_FLOATS if kind == "float" else _INTS if kind == "int" else (torch.bool,)):
+        raise TypeError(f"sinks: {name}: expected {_wanted(declared, axes)}, got a tensor of {x.dtype}")
     if x.device != device and x.dim() > 0:
         raise ValueError(f"sinks: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
     if x.dim() != len(axes):
-        raise ValueError(f"sinks: {name}: expected {wanted}, got {_shape(x)}")
+        raise ValueError(f"sinks: {name}: expected {_wanted(declared, axes)}, got {_shape(x)}")
     if x.requires_grad and not differentiable:
         raise ValueError(f"sinks: {name} is declared `nograd`, but the tensor requires a gradient; detach it")
     for axis, (size, actual) in enumerate(zip(axes, x.shape)):
         _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes, size in ("B", "H"))
-    return x.to(device)
+    return x if x.device == device else x.to(device)
 
 
 def bind(vectors, inputs, q_offset=None, kv_offset=0):
@@ -166,10 +170,10 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
     Raises TypeError for a wrong number, type or dtype, ValueError for a wrong shape, device or offset; the message
     names the argument, what was expected in the spec's own names, and what came."""
-    values, sizes = _bind_vectors(list(vectors))
+    values, sizes = _bind_vectors(vectors)
     first = values[0]
-    known = [name for name, _, _, _ in _INPUTS]
     for name in inputs:
+        known = [name for name, _, _, _ in _INPUTS]
         if name not in known:
             what = f"its inputs are {', '.join(known)}" if known else "it has no inputs"
             raise TypeError(f"sinks: unexpected input {name}; {what}")
@@ -178,10 +182,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     # Axes that are one bare name bind sizes; those that are expressions of sizes come after.
     for name, dtype, axes, differentiable in _INPUTS:
         if name not in inputs:
-            wanted = dtype + (
-                "[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else ""
-            )
-            raise TypeError(f"sinks: missing input {name}: {wanted}, given by keyword")
+            raise TypeError(f"sinks: missing input {name}: {_wanted(dtype, axes)}, given by keyword")
         x = inputs[name]
         if isinstance(x, torch.Tensor) and x.dim() == len(axes):
             for size, actual in zip(axes, x.shape):
@@ -205,8 +206,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     else:
         _position("q_offset", q_offset, sizes["N"])
     _position("kv_offset", kv_offset, sizes["M"])
-    names = (name for name, _, _ in _VECTORS)
-    return Call(dict(zip(names, values)), bound, sizes, q_offset, kv_offset)
+    return Call({name: x for (name, _, _), x in zip(_VECTORS, values)}, bound, sizes, q_offset, kv_offset)
 
 
 def _position(name, offset, length):
@@ -240,6 +240,23 @@ def _no_second_derivative(ctx, *cotangents):
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _unscaled(x):
+    """Where autocast chooses no dtypes."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _beside(x):
+    """Where kernels are launched on the GPU of x."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
+
+
+def _below_autograd(*tensors):
+    """Where operators skip autograd, whose Python costs more than all else in a small call; none wants a gradient."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
 
 
 def _read(x, *index):
@@ -480,7 +497,12 @@ class _Team(ctypes.Structure):
 
 def _team():
     """Who works in a call from this thread, now."""
-    return _Team(_pool(os.getpid()), torch.get_num_threads())
+    return _team_of(os.getpid(), torch.get_num_threads())
+
+
+@cache
+def _team_of(pid, threads):
+    return _Team(_pool(pid), threads)
 
 
 def _native_or_eager():
@@ -514,6 +536,7 @@ _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 _NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
 """
 _NATIVE_KEYS = 64  # KEYS of the C++ text
+_NATIVE_FEW = 8  # queries that have a kernel of their own
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -531,7 +554,7 @@ def _beyond_32_bits(*tensors):
 
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+    return struct.pack(f"{len(numbers)}q", *numbers)
 
 
 def _enough(done):
@@ -640,6 +663,105 @@ struct Map_out {
 #define MAPS(F) F(out)
 """
 _out_forward_cpp = _NATIVE + _out_contexts + _NATIVE_FORWARD
+_out_decode_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q;
+  Token at_k;
+  Token at_v;
+  Tensor<real, 1> in_sink_logit;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_out;
+  real sink_logit_at;
+};
+struct Row {  // lanes are keys
+  i64 i;
+};
+struct Column {
+  vi j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_out = real(1.0) / sqrt(to_real(a.size_D));
+  c.sink_logit_at = read(a.in_sink_logit.at + (c.h) * a.in_sink_logit.stride[0], i64(0));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, i64 i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, vi at) {
+  Column k;
+  k.j = at + (integer)a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return 0;
+}
+// whether some query may see a key
+INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
+  return vec_b(true);
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset + i64(1);
+  const i64 must0_hi = i0 - a.kv_offset + i64(1);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_out {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = false, FUSED = true, IDENTITY = true;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef element out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_out; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0];
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return k.j <= integer(r.i);
+  }
+  INLINE vf at_least(const Args& a, const Head& c, const Row& r, vf m) {
+    {
+      m = maximum(m, vec(c.sink_logit_at));
+    }
+    return m;
+  }
+  INLINE vf divisor(const Args& a, const Head& c, const Row& r, vf l, vf m) {
+    return l + exp(c.sink_logit_at - m);
+  }
+};
+#define MAPS(F) F(out)
+""" + _NATIVE_DECODE
 
 
 def _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, tile):
@@ -676,9 +798,14 @@ def _out_forward_native(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
     if B * H * N > 0:
         wide = _beyond_32_bits(sink_logit, )
         team = _team()
-        library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-        library.forward_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team))
+        if N <= _NATIVE_FEW:
+            library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 1)
+            _enough(library.decode_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team)))
+        else:
+            library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            library.forward_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team))
     return out, shift, l
 
 
@@ -1437,7 +1564,7 @@ def _out_delta(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shi
 )
 def _out_forward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = {"eager": _out_forward_eager, "native": _out_forward_native}.get(backend, _out_forward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         out, shift, l = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset)
     return out, shift, l
 
@@ -1470,7 +1597,7 @@ def _out_backward(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 
     )
     shift, inverse = _out_statistics(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, l)
     run = {"eager": _out_backward_eager, "native": _out_backward_native}.get(backend, _out_backward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         gradients = run(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, shift, inverse, delta, do, needs)
     gradients = list(gradients)
     gradients[3] = e_sink_logit.to(sink_logit.dtype)
@@ -1532,8 +1659,9 @@ def sinks(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
         q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
-    out, out_shift, out_l = _out_forward(
-        q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend
-    )
-    out = out.to(dtype)
+    with _below_autograd(q, k, v, sink_logit):
+        out, out_shift, out_l = _out_forward(
+            q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend
+        )
+    out = out if out.dtype == dtype else out.to(dtype)
     return out

@@ -21,13 +21,14 @@ import os
 import platform
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -100,35 +101,40 @@ def _axis(name, axis, text, expected, actual, sizes, broadcast=False):
         raise ValueError(f"sparse_strided: {name}: axis {axis} is {text} = {expected}, but the tensor has {actual} there")
 
 
+def _wanted(declared, axes):
+    """A tensor as a spec declares it."""
+    return declared + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+
+
 def _bind_vectors(values):
-    names = ", ".join(name for name, _, _ in _VECTORS)
     if len(values) != len(_VECTORS):
+        names = ", ".join(name for name, _, _ in _VECTORS)
         raise TypeError(f"sparse_strided: expected {len(_VECTORS)} tensors ({names}), got {len(values)}")
-    first = values[0]
     for (name, role, dim), x in zip(_VECTORS, values):
-        wanted = "[" + ", ".join((*_AXES[role], str(dim))) + "]"
         if not isinstance(x, torch.Tensor):
+            wanted = _wanted("", (*_AXES[role], str(dim)))
             raise TypeError(f"sparse_strided: {name}: expected a tensor {wanted}, got {type(x).__name__}")
         if x.dim() != 4:
-            raise ValueError(f"sparse_strided: {name}: expected {wanted}, got {_shape(x)}")
-    if torch.is_autocast_enabled(first.device.type):
-        dtype = torch.get_autocast_dtype(first.device.type)
+            raise ValueError(f"sparse_strided: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
+    device = values[0].device
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
-        first = values[0]
-    sizes = {}
+    dtype, sizes = values[0].dtype, {}
     for (name, role, dim), x in zip(_VECTORS, values):
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"sparse_strided: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
-        if x.dtype != first.dtype:
-            raise TypeError(f"sparse_strided: {name} is {x.dtype}, but {_VECTORS[0][0]} is {first.dtype}: they must agree")
-        if x.device != first.device:
-            raise ValueError(f"sparse_strided: {name} is on {x.device}, but {_VECTORS[0][0]} is on {first.device}")
-        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), x.shape)):
-            text = size[0] if isinstance(size, tuple) else size
-            _axis(name, axis, text, size, actual, sizes)
-        if not 1 <= x.shape[3] <= 576:
-            raise ValueError(f"sparse_strided: {name}: vectors of {x.shape[3]} are not supported: 1 to 576 are")
-        if x.shape[3] > 1 and x.stride(3) != 1:
+        if x.dtype != dtype or dtype not in _FLOATS:
+            if x.dtype not in _FLOATS:
+                raise TypeError(f"sparse_strided: {name}: expected float32, bfloat16, float16 or float64, got {x.dtype}")
+            raise TypeError(f"sparse_strided: {name} is {x.dtype}, but {_VECTORS[0][0]} is {dtype}: they must agree")
+        if x.device != device:
+            raise ValueError(f"sparse_strided: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
+        shape = x.shape
+        for axis, (size, actual) in enumerate(zip((*_AXES[role], dim), shape)):
+            if not isinstance(size, str) or sizes.setdefault(size, actual) != actual:
+                _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes)
+        if not 1 <= shape[3] <= 576:
+            raise ValueError(f"sparse_strided: {name}: vectors of {shape[3]} are not supported: 1 to 576 are")
+        if shape[3] > 1 and x.stride(3) != 1:
             raise ValueError(
                 f"sparse_strided: {name}: the last dim must be contiguous (stride 1), its stride is {x.stride(3)}; "
                 f"call {name}.contiguous()"
@@ -138,26 +144,24 @@ def _bind_vectors(values):
     return values, sizes
 
 
-def _bind_input(name, dtype, axes, differentiable, x, device, acc, sizes):
-    kind = "float" if dtype in ("f32", "f16", "bf16", "f64") else "bool" if dtype == "bool" else "int"
-    wanted = dtype + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
+def _bind_input(name, declared, axes, differentiable, x, device, acc, sizes):
+    kind = "float" if declared in ("f32", "f16", "bf16", "f64") else "bool" if declared == "bool" else "int"
     if not isinstance(x, torch.Tensor):
         good = {"float": (int, float), "int": (int,), "bool": (bool,)}[kind]
         if axes or not isinstance(x, good) or (kind != "bool" and isinstance(x, bool)):
-            raise TypeError(f"sparse_strided: {name}: expected {wanted}, got {type(x).__name__}")
+            raise TypeError(f"sparse_strided: {name}: expected {_wanted(declared, axes)}, got {type(x).__name__}")
         x = torch.full((), x, dtype={"float": acc, "int": torch.int64, "bool": torch.bool}[kind], device=device)
-    allowed = {"float": _FLOATS, "int": _INTS, "bool": (torch.bool,)}[kind]
-    if x.dtype not in allowed:
-        raise TypeError(f"sparse_strided: {name}: expected {wanted}, got a tensor of {x.dtype}")
+    if x.dtype not in (_FLOATS if kind == "float" else _INTS if kind == "int" else (torch.bool,)):
+        raise TypeError(f"sparse_strided: {name}: expected {_wanted(declared, axes)}, got a tensor of {x.dtype}")
     if x.device != device and x.dim() > 0:
         raise ValueError(f"sparse_strided: {name} is on {x.device}, but {_VECTORS[0][0]} is on {device}")
     if x.dim() != len(axes):
-        raise ValueError(f"sparse_strided: {name}: expected {wanted}, got {_shape(x)}")
+        raise ValueError(f"sparse_strided: {name}: expected {_wanted(declared, axes)}, got {_shape(x)}")
     if x.requires_grad and not differentiable:
         raise ValueError(f"sparse_strided: {name} is declared `nograd`, but the tensor requires a gradient; detach it")
     for axis, (size, actual) in enumerate(zip(axes, x.shape)):
         _axis(name, axis, size[0] if isinstance(size, tuple) else size, size, actual, sizes, size in ("B", "H"))
-    return x.to(device)
+    return x if x.device == device else x.to(device)
 
 
 def bind(vectors, inputs, q_offset=None, kv_offset=0):
@@ -165,10 +169,10 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
 
     Raises TypeError for a wrong number, type or dtype, ValueError for a wrong shape, device or offset; the message
     names the argument, what was expected in the spec's own names, and what came."""
-    values, sizes = _bind_vectors(list(vectors))
+    values, sizes = _bind_vectors(vectors)
     first = values[0]
-    known = [name for name, _, _, _ in _INPUTS]
     for name in inputs:
+        known = [name for name, _, _, _ in _INPUTS]
         if name not in known:
             what = f"its inputs are {', '.join(known)}" if known else "it has no inputs"
             raise TypeError(f"sparse_strided: unexpected input {name}; {what}")
@@ -177,10 +181,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     # Axes that are one bare name bind sizes; those that are expressions of sizes come after.
     for name, dtype, axes, differentiable in _INPUTS:
         if name not in inputs:
-            wanted = dtype + (
-                "[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else ""
-            )
-            raise TypeError(f"sparse_strided: missing input {name}: {wanted}, given by keyword")
+            raise TypeError(f"sparse_strided: missing input {name}: {_wanted(dtype, axes)}, given by keyword")
         x = inputs[name]
         if isinstance(x, torch.Tensor) and x.dim() == len(axes):
             for size, actual in zip(axes, x.shape):
@@ -204,8 +205,7 @@ def bind(vectors, inputs, q_offset=None, kv_offset=0):
     else:
         _position("q_offset", q_offset, sizes["N"])
     _position("kv_offset", kv_offset, sizes["M"])
-    names = (name for name, _, _ in _VECTORS)
-    return Call(dict(zip(names, values)), bound, sizes, q_offset, kv_offset)
+    return Call({name: x for (name, _, _), x in zip(_VECTORS, values)}, bound, sizes, q_offset, kv_offset)
 
 
 def _position(name, offset, length):
@@ -239,6 +239,23 @@ def _no_second_derivative(ctx, *cotangents):
 def _accumulator(x):
     """The dtype that scores, weights and sums are kept in."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _unscaled(x):
+    """Where autocast chooses no dtypes."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _beside(x):
+    """Where kernels are launched on the GPU of x."""
+    return torch.cuda.device_of(x) if x.is_cuda else nullcontext()
+
+
+def _below_autograd(*tensors):
+    """Where operators skip autograd, whose Python costs more than all else in a small call; none wants a gradient."""
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
 
 
 def _read(x, *index):
@@ -602,7 +619,12 @@ class _Team(ctypes.Structure):
 
 def _team():
     """Who works in a call from this thread, now."""
-    return _Team(_pool(os.getpid()), torch.get_num_threads())
+    return _team_of(os.getpid(), torch.get_num_threads())
+
+
+@cache
+def _team_of(pid, threads):
+    return _Team(_pool(pid), threads)
 
 
 def _native_or_eager():
@@ -636,6 +658,7 @@ _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 _NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
 """
 _NATIVE_KEYS = 64  # KEYS of the C++ text
+_NATIVE_FEW = 8  # queries that have a kernel of their own
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -653,7 +676,7 @@ def _beyond_32_bits(*tensors):
 
 def _words(*numbers):
     """Integers and addresses as C++ reads them, 8 bytes each."""
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+    return struct.pack(f"{len(numbers)}q", *numbers)
 
 
 def _enough(done):
@@ -878,7 +901,7 @@ def _out_part0_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
-        if N <= 4:  # few queries, many keys
+        if N <= _NATIVE_FEW:
             library = _native(_out_part0_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
             _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
@@ -1148,6 +1171,94 @@ struct Map_out {
 #define MAPS(F) F(out)
 """
 _out_part1_forward_cpp = _NATIVE + _out_part1_contexts + _NATIVE_FORWARD
+_out_part1_decode_cpp = _NATIVE + r"""
+struct Args {
+  Token at_q;
+  Token at_k;
+  Token at_v;
+  const i64* q_offsets;
+  i64 q_offset;
+  i64 kv_offset;
+  i64 B;
+  i64 H;
+  i64 G;
+  i64 N;
+  i64 M;
+  i64 size_D;
+};
+enum { STEP = 128 };  // queries and keys are visited by their class modulo STEP
+struct Head {
+  i64 b, h, g, q_offset;
+  real scale_out;
+};
+struct Row {  // lanes are keys
+  i64 i;
+};
+struct Column {
+  vi j;
+};
+INLINE Head head(const Args& a, i64 b, i64 h) {
+  Head c;
+  c.b = b, c.h = h, c.g = h / (a.H / a.G);
+  c.q_offset = a.q_offset + (a.q_offsets ? a.q_offsets[b] : 0);
+  c.scale_out = real(1.0) / sqrt(to_real(a.size_D));
+  return c;
+}
+INLINE Row row(const Args& a, const Head& c, i64 i) {
+  Row r;
+  r.i = i;
+  return r;
+}
+INLINE Column column(const Args& a, const Head& c, vi at) {
+  Column k;
+  k.j = at + (integer)a.kv_offset;
+  return k;
+}
+// the class of the keys that meet queries from i0 on
+INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
+  return mod(i0 - a.kv_offset, i64(128));
+}
+// whether some query may see a key
+INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
+  return vec_b(true);
+}
+// keys of queries i0 to i1, tile number `tile`
+INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
+  const i64 may0_hi = i1 - a.kv_offset - i64(127);
+  const i64 must0_hi = i0 - a.kv_offset - i64(127);
+  Visits x;
+  x.may = 1, x.must = 1, x.listings = 0;
+  x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
+  x.from[0] = 0, x.to[0] = keys.below(must0_hi);
+  return x;
+}
+struct Map_out {
+  static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
+  static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
+  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  typedef real out;
+  INLINE Token query(const Args& a, int n) {
+    const Token all[] = {a.at_q};
+    return all[n];
+  }
+  INLINE Token key(const Args& a, int n) {
+    const Token all[] = {a.at_k};
+    return all[n];
+  }
+  INLINE Token value(const Args& a) { return a.at_v; }
+  INLINE real scale(const Head& c) { return c.scale_out; }
+  INLINE vf score(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    return dot[0];
+  }
+  INLINE vb live(const Args& a, const Head& c, const Row& r, const Column& k, const vf* dot) {
+    const auto x_2 = integer(r.i) - k.j;
+    return k.j <= integer(r.i) & ~(x_2 <= integer(127) & x_2 >= integer(-127));
+  }
+};
+#define MAPS(F) F(out)
+""" + _NATIVE_DECODE
 
 
 def _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, tile):
@@ -1181,9 +1292,14 @@ def _out_part1_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
-        library = _native(_out_part1_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-        library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+        if N <= _NATIVE_FEW:
+            library = _native(_out_part1_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+        else:
+            library = _native(_out_part1_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
+            given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 
@@ -2343,7 +2459,7 @@ def _out_delta(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do, d
 )
 def _out_forward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend):
     run = {"eager": _out_forward_eager, "native": _out_forward_native}.get(backend, _out_forward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         out, lse = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset)
     return out, lse
 
@@ -2372,7 +2488,7 @@ def _out_backward(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, out, do
         lse, out, do, d_lse, d_total,
     )
     run = {"eager": _out_backward_eager, "native": _out_backward_native}.get(backend, _out_backward_triton)
-    with torch.autocast(v.device.type, enabled=False), torch.cuda.device_of(v):
+    with _unscaled(v), _beside(v):
         gradients = run(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs)
     return tuple(gradients)
 
@@ -2428,8 +2544,9 @@ def sparse_strided(*vectors, q_offset=None, kv_offset=0, backend="auto", **input
     if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
         q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
-    out, out_lse = _out_forward(
-        q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
-    )
-    out = out.to(dtype)
+    with _below_autograd(q, k, v):
+        out, out_lse = _out_forward(
+            q, k, v, q_offsets, B, H, N, q_offset, kv_offset, backend
+        )
+    out = out if out.dtype == dtype else out.to(dtype)
     return out
