@@ -88,7 +88,7 @@ def _check_forward(call: Call, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds_equal_the_reference(kind: str) -> None:
     op = attnc.loads(f"attention spec {{ score dot(q, k) / sqrt(D)  {OTHERS[kind]} }}")
-    for N, M in ((7, 1300), (1, 700), (8, 90), (4, 3), (3, 0)):
+    for N, M in ((7, 1300), (1, 700), (15, 90), (4, 3), (3, 0)):
         _check_forward(make(op, {**SIZES, "N": N, "M": M}, seed=N), torch.float32)
 
 
@@ -97,6 +97,6 @@ def test_other_kinds_equal_the_reference(kind: str) -> None:
 def test_drawn_specs_equal_the_reference(data: st.DataObject, dtype: torch.dtype) -> None:
     family = data.draw(families())
     note(family.spec)
-    for N in (1, 3, 8):
+    for N in (1, 3, 15):
         shape = data.draw(shapes(family, (1, 17, 129, 600)))
         _check_forward(family.call(replace(shape, N=N)), dtype)
