@@ -549,7 +549,7 @@ _NATIVE_BACKWARD = r"""<codegen/templates/native/backward.cpp.j2>
 _NATIVE_DECODE = r"""<codegen/templates/native/decode.cpp.j2>
 """
 _NATIVE_KEYS = 64  # KEYS of the C++ text
-_NATIVE_FEW = 8  # queries that have a kernel of their own
+_NATIVE_FEW = 16  # fewer queries than these have a kernel of their own
 _NATIVE_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -796,7 +796,7 @@ def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
     if B * H * N > 0:
         wide = _beyond_32_bits(slope, )
         team = _team()
-        if N <= _NATIVE_FEW:
+        if N < _NATIVE_FEW:
             library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, 1)
             _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
