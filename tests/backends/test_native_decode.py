@@ -78,7 +78,7 @@ def test_garbage_beyond_the_cache_never_enters() -> None:
 def _check_forward(call: Call, dtype: torch.dtype) -> None:
     """As ``check``, without gradients, which the backward's own code gives."""
     rounded = call.prepared(dtype)
-    expected = outcome(rounded.exact(), "reference")
+    expected = {name: x for name, x in outcome(rounded.exact(), "reference").items() if not name.startswith("d_")}
     sizes = terms(rounded.exact(), expected)
     made: Any = call.op(*rounded.vectors.values(), **rounded.inputs, **rounded.options, backend="native")
     for name, x in ({"out": made} if isinstance(made, Tensor) else made._asdict()).items():
@@ -88,12 +88,12 @@ def _check_forward(call: Call, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_kinds_equal_the_reference(kind: str) -> None:
     op = attnc.loads(f"attention spec {{ score dot(q, k) / sqrt(D)  {OTHERS[kind]} }}")
-    for N, M in ((7, 1300), (1, 700), (15, 90), (4, 3), (3, 0)):
+    for N, M in ((7, 600), (15, 90), (4, 3), (3, 0)):
         _check_forward(make(op, {**SIZES, "N": N, "M": M}, seed=N), torch.float32)
 
 
 @given(data=st.data(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
-@settings(max_examples=settings().max_examples // 4)  # kernels of a spec take a second to build
+@settings(max_examples=settings().max_examples // 6)  # kernels of a spec take a second to build
 def test_drawn_specs_equal_the_reference(data: st.DataObject, dtype: torch.dtype) -> None:
     family = data.draw(families())
     note(family.spec)
