@@ -218,7 +218,7 @@ MUTATIONS = (
         ("cpp-bias-transposed", "the gradient of a bias is stored transposed",
          "pairs[(line + (v * LANES + m) * STEP) * a.M + keys.row(key + n)] = part[m];",
          "pairs[(line + (v * LANES + LANES - 1 - m) % t.count * STEP) * a.M + keys.row(key + n)] = part[m];", _BIAS),
-        ("cpp-row-total", "sums along rows keep the last chunk alone",
+        ("cpp-row-total", "sums along rows are doubled, and those of earlier chunks lost",
          "o.rows[x][line + n * STEP] += t.totals", "o.rows[x][line + n * STEP] = 2 * t.totals", _PAIR),
     ),
     # --- the kernels for GPUs, on the processor
