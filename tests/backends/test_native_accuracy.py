@@ -11,6 +11,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import attnc
+from attnc.testing.call import cotangents, make, outcome
+from attnc.testing.tolerance import unit_roundoff
+
+ALIBI = """
+attention a {
+  input slope: f32[H]  score dot(q, k) / sqrt(D) - slope[h] * abs(i - j)  mask causal  normalize softmax
+}"""
 
 
 @pytest.mark.parametrize(
@@ -60,3 +67,30 @@ def test_sums_of_many_blocks_are_not_rescaled() -> None:
     # rounded: the exponent and its shift, the weight (1.6e-7 relative is 3), the logarithm, the sum of both
     steps = 3 * scores.abs() + log(M) + (scores + log(M)).abs() + 3
     assert ((made.lse - (scores + log(M))).abs() <= steps * torch.finfo(torch.float32).eps / 2).all()
+
+
+def test_slopes_of_half_precision_lose_what_rounding_the_output_does() -> None:
+    """Three queries, 900 keys, slopes that are nearly 0: a slope's gradient is off by a tenth in float16. With delta =
+    <d out, out> of the rounded output a row's cotangents p (dp - delta) no longer sum to 0, and what is left, up to
+    u sum |d out out| a row, is multiplied by the mean distance of its keys. Nothing else may be lost: beside that bound
+    float32's alone is left, for sums of so many terms."""
+    op = attnc.loads(ALIBI)
+    sizes = {"B": 1, "H": 2, "G": 1, "N": 3, "M": 900, "D": 64, "E": 64}
+    call = make(op, sizes, inputs={"slope": torch.tensor([2.0**-9, 2.0**-12], dtype=torch.float64)}, seed=1)
+    rounded = call.prepared(torch.float16)
+    exact = rounded.exact()
+    expected, actual = outcome(exact, "reference"), outcome(rounded, "native")
+    q, k, v = exact.vectors.values()
+    distance = torch.arange(897, 900)[:, None] - torch.arange(900)
+    score = q @ k.mT / 8 - exact.inputs["slope"][:, None, None] * distance
+    p = torch.where(distance >= 0, score, -torch.inf).softmax(-1)
+    sent = cotangents({"out": expected["out"]})["out"]
+    mean = (p * distance.clamp(min=0)).sum(-1)
+    of_delta = unit_roundoff(torch.float16) * ((sent * expected["out"]).abs().sum(-1) * mean).sum(-1)[0]
+    terms = (p * (sent @ v.mT - (sent * expected["out"]).sum(-1, keepdim=True)) * distance).abs().sum((-1, -2))[0]
+    bound = of_delta + 16 * unit_roundoff(torch.float32) * (900**0.5 + 8) * terms
+    assert ((actual["d_slope"] - expected["d_slope"]).abs() <= bound).all(), (
+        actual["d_slope"],
+        expected["d_slope"],
+        bound,
+    )
