@@ -53,12 +53,13 @@ def test_scratch_does_not_grow_with_length() -> None:
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     peaks = json.loads(done.stdout)
-    assert peaks["a KiB a query"] >= N * 1024, "the measure sees what is allocated"
+    seen = N * 1024 - 2**20  # Linux counts pages a thread, 64 at a time
+    assert peaks["a KiB a query"] >= seen, f"the measure sees what is allocated: {peaks}"
     # the output; three gradients, what is sent back, its product with the output
     allowed = {
         "forward": TENSOR + THREADS * WORKER + SLACK,
         "backward": 5 * TENSOR + THREADS * WORKER + SLACK,
     }
-    assert max(allowed.values()) < N * 1024
+    assert max(allowed.values()) < seen
     for name, most in allowed.items():
         assert peaks[name] <= most, f"{name}: {peaks[name] / 2**20:.1f} MiB, at most {most / 2**20:.1f}: {peaks}"
