@@ -75,7 +75,7 @@ def test_order_is_by_bucket_then_position() -> None:
 def test_a_cache_that_evicts_one_key_a_step() -> None:
     """Algorithm 1 of H2O, key by key in Python: at each step the lightest of the old ones goes."""
     heads, groups, n, dim, keep, recent = 4, 2, 24, 8, 3, 2
-    q, k, v = (noise(1, h, n, dim, seed=seed) for h, seed in ((heads, 0), (groups, 1), (groups, 2)))
+    q, k, v = (3 * noise(1, h, n, dim, seed=seed) for h, seed in ((heads, 0), (groups, 1), (groups, 2)))
     op = attnc.load(ZOO / "heavy_hitters.attn")
     kept = [[0] for _ in range(groups)]
     weight: list[dict[int, float]] = [{0: 0.0} for _ in range(groups)]
