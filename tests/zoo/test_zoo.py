@@ -10,7 +10,9 @@ from attnc.dsl.format import format_source
 from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
 from attnc.testing.tolerance import assert_close
+from tests.zoo.__main__ import DOCS, printed
 from tests.zoo.entries import ENTRIES
+from tests.zoo.gallery import page
 from tests.zoo.registry import ZOO, Compared, Entry, note
 
 NAMES = sorted(ENTRIES)
@@ -61,6 +63,18 @@ def test_a_wrong_spec_is_told() -> None:
         compared = trial.run(ENTRIES[name].op(**params), backend="eager", dtype=trial.dtype)
         with pytest.raises(AssertionError, match=f"{name}: out"):
             close(ENTRIES[name], compared, trial.dtype)
+
+
+def test_the_gallery_is_up_to_date() -> None:
+    """All but the digits of the errors, which tests above hold to the tolerance."""
+    text = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    found = printed()
+    assert sorted(found) == NAMES, "run python -m tests.zoo --gallery"
+    assert all(float(x) < 1e-4 for pair in found.values() for x in pair)
+    made, pictures = page(found)
+    assert made == text, "run python -m tests.zoo --gallery"
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "gallery").glob("*.svg")}
+    assert drawn == pictures, "run python -m tests.zoo --gallery"
 
 
 def test_notes_are_read() -> None:
