@@ -37,7 +37,7 @@ from attnc.codegen.emit import emit
 from attnc.codegen.lower import Program, lower
 from attnc.codegen.plan import choose_for, plan
 from attnc.codegen.planner import search
-from attnc.codegen.planner.budget import matrix, shared_lines, total
+from attnc.codegen.planner.budget import shared_lines, total
 from attnc.codegen.planner.calibration import Key, alike, answering, calibration
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Gpu, targets
 from attnc.codegen.planner.tile import Tile, padded
@@ -302,7 +302,7 @@ def modelled(name: str, key: Key) -> int:
     architecture, step, dtype, dim, *rest = key
     gpu, tile = targets().find(architecture), Tile(step, *rest[:4], roles=rest[-1] is True)
     assert isinstance(gpu, Gpu)
-    return total(shared_lines(work(program(name), tile.step), tile, dtype, padded(dim), matrix(tile, dtype, gpu)))
+    return total(shared_lines(work(program(name), tile.step), tile, dtype, padded(dim), gpu))
 
 
 def report() -> bool:

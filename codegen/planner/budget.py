@@ -38,7 +38,7 @@ class Budget(NamedTuple):
 def budget(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``."""
     kind = matrix(tile, dtype, gpu)
-    shared = shared_lines(work, tile, dtype, dim, kind)
+    shared = shared_lines(work, tile, dtype, dim, gpu)
     registers = register_lines(work, tile, dtype, dim, gpu.warp, kind)
     columns = tensor_columns(work, tile, dtype, dim) if kind == "tcgen05" else 0
     shared_bytes, registers_thread = total(shared), total(registers)
@@ -57,8 +57,14 @@ def matrix(tile: Tile, dtype: str, gpu: Gpu) -> str:
     return gpu.matrix
 
 
-def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tuple[Line, ...]:
-    """Shared memory of a block, in bytes, where products are computed by ``kind``."""
+def described(work: Work, dtype: str, gpu: Gpu) -> bool:
+    """Whether vectors are read by descriptors."""
+    return work.described and gpu.matrix == "tcgen05" and ITEMSIZE[dtype] == 2
+
+
+def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tuple[Line, ...]:
+    """Shared memory of a block, in bytes."""
+    kind = matrix(tile, dtype, gpu)
     size = ITEMSIZE[dtype]
     vector = dim * size
     held, moved = tile.held * work.held * vector, tile.moved * work.moved * vector
@@ -100,7 +106,15 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
                 {"forward": 0, "query": work.keys * tile.moved * vector, "key": moved}[work.step],
             )
         line("row statistics", row * max(tile.stages - 1, 0))
-        line("barriers and alignment", ALIGNMENT if tile.stages > 1 and not emulated else 64)
+        line("barriers and alignment", min(ALIGNMENT, 8 * vector) if tile.stages > 1 and not emulated else 64)
+        if emulated and vector == 64:  # seen of the shortest vectors alone
+            line("a tile of what stays, on its way in", max(0, tile.held * vector - moved))
+    elif kind == "mma" and described(work, dtype, gpu):
+        # What stays came by a descriptor, and its buffer is free when the loop begins.
+        line(f"{names[1]} x {tile.stages - 1} buffers", moved * (tile.stages - 1))
+        line("weights, between warps", pair if tile.warps > 1 and crosses_warps(tile, dim) else 0)
+        line("row statistics", row * (tile.stages - 1))
+        line("barriers", 8 * (tile.stages + 1))
     elif kind == "mma":
         buffers = tile.stages - 1
         line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
@@ -122,6 +136,8 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, kind: str) -> tup
             across = 4 * tile.held * tile.moved if min(tile.held, tile.moved) < 32 else 0
         else:
             across = pair if tile.held < 32 * tile.warps else 0
+        if work.apart and tile.moved > 32:  # masks in both layouts
+            across += tile.held * tile.moved
         across = max(across, paired)
         if buffers == 0:
             line("a tile of vectors, one at a time", max(single, across))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from attnc.codegen.build import TRUE
 from attnc.codegen.exponent import exponent, pulled, regrouped
-from attnc.codegen.lower import DrawnTable, G, Group, Map, Program
+from attnc.codegen.lower import DrawnTable, G, Group, Program
 from attnc.dsl.ir import (
     Apply,
     Const,
@@ -49,10 +49,10 @@ _BYTES = {"bool": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "u8": 1, "f16": 2, "
 class Work:
     """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
-    pairs alive at once; ``products``: matrix products of a tile; ``scored``: scores are among them; ``wide``: weights
-    stay float32; ``streamed`` and ``paired``: bytes of inputs that a row of the moved axis and a pair reads;
-    ``gathered``: the most that one of them has for a row of the held axis; ``described``: vectors are read in blocks
-    of rows, as descriptors give them, where the target has descriptors.
+    pairs alive at once; ``products``: matrix products of a tile; ``scored``: scores are among them; ``apart``: for
+    gradients of inputs alone; ``wide``: weights stay float32; ``streamed`` and ``paired``: bytes of inputs that a row
+    of the moved axis and a pair reads; ``gathered``: the most that one of them has for a row of the held axis;
+    ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors.
     The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
     ``integer`` ones, and ``mask`` ones that a partial tile adds."""
 
@@ -67,6 +67,7 @@ class Work:
     scores: int
     products: int
     scored: bool
+    apart: bool
     wide: bool
     statistics: int
     strips: int
@@ -108,6 +109,7 @@ class _Pairs:
     backward: _Counts
     mask: float
     scored: bool
+    apart: bool
     reads: list[tuple[int, str]]
 
 
@@ -141,11 +143,14 @@ def _pairs(program: Program, group: Group) -> _Pairs:
         for part in item.dot_gradients
         if part != Const(kind=Kind.FLOAT, value=0.0)
     ]
+    of_dots = any(item.exponential or _scored(item.dot_gradients) for item in group.maps)
+    of_inputs = any(_scored([part.value for part in item.input_gradients]) for item in group.maps)
     return _Pairs(
         score=_count(scores),
         backward=_count([*scores, *gradients]),
         mask=_count([item.mask for item in group.maps]).integer,
-        scored=any(_scored(item) for item in group.maps),
+        scored=of_dots or of_inputs,
+        apart=of_inputs and not of_dots,
         reads=_reads(program, group),
     )
 
@@ -172,6 +177,7 @@ def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
         scores=dots * scored + (0 if step == "forward" else maps),
         products={"forward": dots + maps, "query": dots * scored + dots + maps, "key": 2 * dots + 2 * maps}[step],
         scored=scored,
+        apart=step == "query" and pairs.apart,
         wide=exponential < maps,
         statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
         streamed=sum(bytes for bytes, axes in reads if axes == ("i" if step == "key" else "j")),
@@ -187,10 +193,9 @@ def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
     )
 
 
-def _scored(item: Map) -> bool:
-    """Whether cotangents of scores depend on the scores: those of a linear weight do not."""
-    parts = (*item.dot_gradients, *(part.value for part in item.input_gradients))
-    return item.exponential or any(isinstance(node, Symbol) and node != G for node in postorder(*parts))
+def _scored(cotangents: Iterable[Expr]) -> bool:
+    """Whether cotangents depend on the scores: those of a linear weight's dots do not."""
+    return any(isinstance(node, Symbol) and node != G for node in postorder(*cotangents))
 
 
 def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
