@@ -69,6 +69,8 @@ def emit(program: Program, plan: Plan) -> str:
     rows, columns = _eager_tile(passes)
     by_group = [kernels(program, group, naming, plan.described) if gpu else () for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
+    if any(item.rowmax for group in program.groups for item in group.maps):
+        helpers |= {"most"}
     before = prologue(program, naming)
     emits = attention.emits
     returned = []
