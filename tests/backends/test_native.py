@@ -29,6 +29,18 @@ def test_maximum_of_raw_scores_in_full_blocks() -> None:
     check(make(op, {"B": 1, "H": 2, "G": 1, "N": 17, "M": 70, "D": 8, "E": 5}), "native", torch.float32)
 
 
+def test_vectors_of_a_tile_visit_their_own_keys() -> None:
+    """Neighbours that share some keys, with a gap between, in rows that lie 1024 bytes apart."""
+    op = attnc.loads(
+        "attention spec { score dot(q, k) / sqrt(D)  mask abs(i - j) <= 3 or abs(i - j) > 20 and j < 150  "
+        "normalize softmax }"
+    )
+    made = make(op, {"B": 1, "H": 4, "G": 4, "N": 70, "M": 170, "D": 64, "E": 64})
+    spread = {name: x.transpose(1, 2).contiguous().transpose(1, 2) for name, x in made.vectors.items()}
+    assert all(x.stride(2) == 256 for x in spread.values())
+    check(Call(op=op, vectors=spread, inputs={}), "native", torch.float32)
+
+
 def test_places_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for tensors too large to be made here: along neighbours, across them, beyond an axis, of bools and ints."""
     op = attnc.loads(

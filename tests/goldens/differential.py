@@ -725,7 +725,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -813,7 +813,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -888,7 +888,7 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
             _enough(library.decode_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_pos_forward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
-            given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
             library.forward_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
@@ -946,7 +946,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -1033,7 +1033,7 @@ def _pos_backward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_pos_backward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _pos_backward_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(
@@ -1110,7 +1110,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -1198,7 +1198,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -1273,7 +1273,7 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
             _enough(library.decode_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_neg_forward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
-            given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
             library.forward_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
@@ -1331,7 +1331,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -1418,7 +1418,7 @@ def _neg_backward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_neg_backward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _neg_backward_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(

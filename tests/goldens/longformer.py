@@ -643,7 +643,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_6 = where(i0 < i64(1), c.x_5, i64(1));
   const i64 x_7 = i1 - a.kv_offset;
@@ -747,7 +747,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_6 = where(i0 < i64(1), c.x_5, i64(1));
   const i64 x_7 = i1 - a.kv_offset;
@@ -832,7 +832,7 @@ def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
             _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-            given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
+            given, alive = _out_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
             library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, lse
 
@@ -896,7 +896,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_7 = where(i0 < i64(1), c.x_6, i64(1));
   const i64 x_8 = i1 - a.kv_offset;
@@ -993,7 +993,7 @@ def _out_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _out_backward_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(
