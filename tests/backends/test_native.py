@@ -41,6 +41,18 @@ def test_vectors_of_a_tile_visit_their_own_keys() -> None:
     check(Call(op=op, vectors=spread, inputs={}), "native", torch.float32)
 
 
+@pytest.mark.parametrize(
+    "normalize",
+    ["softmax  emit lse, rowmax, entropy", "weight(s) = sigmoid(s) divisor(t) = 1  emit entropy"],
+)
+def test_a_pass_adds_to_what_earlier_ones_gave(normalize: str) -> None:
+    op = attnc.loads(
+        "attention spec { score dot(q, k) / sqrt(D)  mask i > 3 and causal and (window(5) or strided(7)) "
+        f"and (i > 9 or window(5))  normalize {normalize} }}"
+    )
+    check(make(op, {"B": 1, "H": 2, "G": 1, "N": 57, "M": 61, "D": 8, "E": 9}), "native", torch.float32)
+
+
 def test_places_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for tensors too large to be made here: along neighbours, across them, beyond an axis, of bools and ints."""
     op = attnc.loads(

@@ -799,11 +799,11 @@ def _out_forward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset)
         if N < _NATIVE_FEW:
             library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_native_arguments(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
-            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 

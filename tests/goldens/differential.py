@@ -885,11 +885,11 @@ def _pos_forward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset):
         if N < _NATIVE_FEW:
             library = _native(_pos_decode_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
             given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+            _enough(library.decode_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_pos_forward_cpp, v.dtype, wide, D=q1.shape[3], E=v.shape[3])
             given, alive = _pos_native_arguments(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
-            library.forward_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+            library.forward_pos(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 
@@ -1270,11 +1270,11 @@ def _neg_forward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
         if N < _NATIVE_FEW:
             library = _native(_neg_decode_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
             given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+            _enough(library.decode_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_neg_forward_cpp, v.dtype, wide, D=q2.shape[3], E=v.shape[3])
             given, alive = _neg_native_arguments(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
-            library.forward_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+            library.forward_neg(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, 0), ctypes.byref(team))
     return out, lse
 
 
