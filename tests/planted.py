@@ -180,7 +180,7 @@ MUTATIONS = (
     *_of(
         "native", _FORWARD,
         ("cpp-rescale", "outputs are not rescaled when the maximum grows",
-         "alpha[v] = exp2_weight((t.m[v] - safe) * scale_log2);", "alpha[v] = vec(1);", "dense"),
+         "alpha[v] = exp2_weight((t.m[u + v] - safe) * scale_log2);", "alpha[v] = vec(1);", "dense"),
         ("cpp-tail", "the last keys of a row of blocks are dropped",
          "const int count = keys.count - at < KEYS ? keys.count - at : KEYS;\n    const Block<Map> whole",
          "const int count = keys.count - at < KEYS ? (keys.count - at) / 2 * 2 : KEYS;\n    const Block<Map> whole",
@@ -188,11 +188,6 @@ MUTATIONS = (
         ("cpp-lse-base", "lse is in units of log 2",
          "* (real)0.69314718055994530942 + log(l) : m + log(l);", "+ log(l) * LOG2E : (m + log(l)) * LOG2E;",
          "causal"),
-        ("cpp-full", "a block is taken for full one key too far",
-         "scores<Map, V, false>(a, c, t, keys, key, from, to, s, most, sum);\n"
-         "    scores<Map, V, true>(a, c, t, keys, key, to, count, s, most, sum);",
-         "scores<Map, V, false>(a, c, t, keys, key, from, to < count ? to + 1 : to, s, most, sum);\n"
-         "    scores<Map, V, true>(a, c, t, keys, key, to < count ? to + 1 : to, count, s, most, sum);", "causal"),
         ("cpp-stride", "rows of queries lie as those of keys do",
          "const element* rows = x.at + c.b * x.batch + c.h * x.head + t.first * x.row;",
          "const element* rows = x.at + c.b * x.head + c.h * x.batch + t.first * x.row;", "causal"),
@@ -209,6 +204,8 @@ MUTATIONS = (
         "native", _VISITS,
         ("cpp-class", "one row too many is counted in a class",
          "i64 n = (row - first + step - 1) / step;", "i64 n = (row - first + step) / step - (step > 1);", "dilated"),
+        ("cpp-full", "keys are taken for full one key too far",
+         "bits(x.from[n] - at, x.to[n] - at);", "bits(x.from[n] - at, x.to[n] + 1 - at);", "causal"),
     ),
     *_of(
         "native", _BACKWARD,
