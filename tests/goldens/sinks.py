@@ -617,7 +617,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -717,7 +717,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -801,11 +801,11 @@ def _out_forward_native(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_of
         if N < _NATIVE_FEW:
             library = _native(_out_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team)))
+            _enough(library.decode_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0, 0), ctypes.byref(team)))
         else:
             library = _native(_out_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-            given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-            library.forward_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0), ctypes.byref(team))
+            given, alive = _out_native_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
+            library.forward_out(given, _words(out.data_ptr(), shift.data_ptr(), l.data_ptr(), 0, 0, 0), ctypes.byref(team))
     return out, shift, l
 
 
@@ -865,7 +865,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
@@ -964,7 +964,7 @@ def _out_backward_native(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits(sink_logit, )
         library = _native(_out_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _out_backward_arguments(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(

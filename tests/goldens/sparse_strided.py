@@ -736,7 +736,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_2 = i0 - a.kv_offset;
   const i64 x_3 = i1 - a.kv_offset;
@@ -828,7 +828,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_2 = i0 - a.kv_offset;
   const i64 x_3 = i1 - a.kv_offset;
@@ -892,23 +892,26 @@ def _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset
     return given, ()
 
 
-def _out_part0_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
-    """Weights accumulated online over each query's live keys; one work item: some tiles of queries of one head."""
+def _out_part0_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, into=None):
+    """Weights accumulated online over each query's live keys; one work item: some tiles of queries of one head. ``into``:
+    what passes over other keys gave, which this one adds to."""
     acc, device = _accumulator(v), v.device
     E = v.shape[3]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
+    out, lse = into or (
+        torch.empty(B, H, N, E, device=device, dtype=acc),
+        torch.empty(B, H, N, device=device, dtype=acc),
+    )
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
         if N < _NATIVE_FEW:
             library = _native(_out_part0_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, into is not None), ctypes.byref(team)))
         else:
             library = _native(_out_part0_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-            given, alive = _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+            given, alive = _out_part0_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, into is not None), ctypes.byref(team))
     return out, lse
 
 
@@ -965,7 +968,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 x_3 = i0 - a.kv_offset;
   const i64 x_4 = i1 - a.kv_offset;
@@ -1056,7 +1059,7 @@ def _out_part0_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_part0_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _out_part0_backward_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(
@@ -1133,7 +1136,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset - i64(127);
   const i64 must0_hi = i0 - a.kv_offset - i64(127);
@@ -1222,7 +1225,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE vb key_live(const Args& a, const Head& c, const Column& k) {
   return vec_b(true);
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset - i64(127);
   const i64 must0_hi = i0 - a.kv_offset - i64(127);
@@ -1283,23 +1286,26 @@ def _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset
     return given, ()
 
 
-def _out_part1_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
-    """Weights accumulated online over each query's live keys; one work item: some tiles of queries of one head."""
+def _out_part1_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, into=None):
+    """Weights accumulated online over each query's live keys; one work item: some tiles of queries of one head. ``into``:
+    what passes over other keys gave, which this one adds to."""
     acc, device = _accumulator(v), v.device
     E = v.shape[3]
-    out = torch.empty(B, H, N, E, device=device, dtype=acc)
-    lse = torch.empty(B, H, N, device=device, dtype=acc)
+    out, lse = into or (
+        torch.empty(B, H, N, E, device=device, dtype=acc),
+        torch.empty(B, H, N, device=device, dtype=acc),
+    )
     if B * H * N > 0:
         wide = _beyond_32_bits()
         team = _team()
         if N < _NATIVE_FEW:
             library = _native(_out_part1_decode_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
             given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, 1)
-            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team)))
+            _enough(library.decode_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, into is not None), ctypes.byref(team)))
         else:
             library = _native(_out_part1_forward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-            given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.tile())
-            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0), ctypes.byref(team))
+            given, alive = _out_part1_native_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, library.table_rows())
+            library.forward_out(given, _words(out.data_ptr(), lse.data_ptr(), 0, 0, 0, into is not None), ctypes.byref(team))
     return out, lse
 
 
@@ -1356,7 +1362,7 @@ INLINE i64 first_key(const Args& a, const Head& c, i64 i0) {
 INLINE bool key_live(const Args& a, const Head& c, const Column& k) {
   return true;
 }
-// keys of queries i0 to i1, tile number `tile`
+// keys of queries i0 to i1; `tile`: their place in the prepass's tables
 INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 i1, i64 tile) {
   const i64 may0_hi = i1 - a.kv_offset - i64(127);
   const i64 must0_hi = i0 - a.kv_offset - i64(127);
@@ -1444,7 +1450,7 @@ def _out_part1_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     if v.numel() * B * H * N > 0:
         wide = _beyond_32_bits()
         library = _native(_out_part1_backward_cpp, v.dtype, wide, D=q.shape[3], E=v.shape[3])
-        tile = library.tile()
+        tile = library.table_rows()
         given, alive = _out_part1_backward_arguments(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, tile)
         team = _team()
         results = _words(
@@ -2429,8 +2435,13 @@ def _out_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, 
 
 def _out_forward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset):
     arguments = q, k, v, q_offsets, B, H, N, q_offset, kv_offset
-    passes = _out_part0_forward_native(*arguments), _out_part1_forward_native(*arguments)
-    return _out_merge(*arguments, *(torch.stack(found) for found in zip(*passes)))
+    if N < _NATIVE_FEW:  # keys are shared out: what a share gives is merged apart
+        passes = _out_part0_forward_native(*arguments), _out_part1_forward_native(*arguments)
+        return _out_merge(*arguments, *(torch.stack(found) for found in zip(*passes)))
+    passes = _out_part0_forward_native(*arguments)
+    passes = _out_part1_forward_native(*arguments, passes)
+    out, lse = passes
+    return out.to(v.dtype), lse
 
 
 def _out_backward_native(q, k, v, q_offsets, B, H, N, q_offset, kv_offset, lse, delta, do, needs):
