@@ -38,6 +38,7 @@ MODULE_WORDS = [
     "errno",
     "importlib",
     "math",
+    "forward_ad",
     "nullcontext",
     "os",
     "platform",

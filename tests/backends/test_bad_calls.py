@@ -177,20 +177,26 @@ def test_an_error_leaves_the_op_usable(op: Any) -> None:
 @pytest.mark.parametrize("backend", ["eager", "native", "interpret", "reference"])
 @pytest.mark.parametrize("empty", ["B", "N", "M"])
 def test_empty(backend: str, empty: str) -> None:
-    op = attnc.loads("attention t { score dot(q, k)  mask causal  normalize softmax  emit lse, total, colsum }")
+    """Rows of queries read inputs that have no element when there is no key."""
+    op = attnc.loads(
+        "attention t { input ids: i32[B, M]  input x: f32[B, M]  score dot(q, k) + x[b, i]  "
+        "mask causal and document(ids)  normalize softmax  emit lse, total, colsum }"
+    )
     z = {"B": 2, "N": 3, "M": 4, empty: 0}
     q = torch.randn(z["B"], 2, z["N"], 8, requires_grad=True)
     k = torch.randn(z["B"], 1, z["M"], 8, requires_grad=True)
     v = torch.randn(z["B"], 1, z["M"], 5, requires_grad=True)
-    out, lse, total, colsum = op(q, k, v, backend=backend)
+    x = torch.randn(z["B"], z["M"], requires_grad=True)
+    out, lse, total, colsum = op(q, k, v, x=x, ids=torch.zeros(z["B"], z["M"], dtype=torch.int32), backend=backend)
     assert out.shape == (z["B"], 2, z["N"], 5) and colsum.shape == (z["B"], 2, z["M"])
     assert lse.shape == total.shape == (z["B"], 2, z["N"])
     if empty == "M":
         assert not out.any() and (lse == -torch.inf).all() and not total.any()
     if empty == "N":
         assert not colsum.any()
-    for x, grad in zip((q, k, v), torch.autograd.grad(out.sum(), (q, k, v), materialize_grads=True), strict=True):
-        assert grad.shape == x.shape and not grad.any()
+    given = q, k, v, x
+    for leaf, grad in zip(given, torch.autograd.grad(out.sum(), given, materialize_grads=True), strict=True):
+        assert grad.shape == leaf.shape and not grad.any()
 
 
 @pytest.mark.parametrize("backend", ["eager", "native", "interpret"])

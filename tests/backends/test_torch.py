@@ -276,6 +276,20 @@ def test_double_backward_is_refused(spec: str) -> None:
         torch.autograd.grad(grads[0].sum(), vectors)
 
 
+def test_forward_mode_derivatives_are_refused() -> None:
+    """PyTorch would take a missing formula for a tangent of zero."""
+    op = attnc.loads("attention a { input w: f32[H]  score dot(q, k) * w[h]  normalize softmax }")
+    q, k, v = _vectors()
+    w = torch.ones(q.shape[1])
+    for x in (q, w):
+        with pytest.raises(NotImplementedError, match=r"a: forward-mode derivatives \(jvp\) are not supported"):
+            torch.func.jvp(
+                lambda y: op(*((y, k, v) if y.dim() == 4 else (q, k, v)), w=y if y.dim() == 1 else w), (x,), (x,)
+            )
+    with torch.autograd.forward_ad.dual_level():
+        op(q, k, v, w=w)
+
+
 def test_many_shapes_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another batch, head count, length or dtype never compiles again."""
     compiled: list[str] = []

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 import torch
+from torch.autograd import forward_ad
 
 # Kernels are defined where they can run: beside a GPU, under Triton's interpreter, or for a compiler that has
 # imported triton. Elsewhere nothing waits for it.
@@ -255,8 +256,15 @@ def _beside(x):
 
 def _below_autograd(*tensors):
     """Where operators skip autograd, whose Python costs more than all else in a small call; none wants a gradient."""
+    if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors):
+        raise NotImplementedError("sinks: forward-mode derivatives (jvp) are not supported; gradients are")
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
+
+
+def _some(x):
+    """An input that is read where it has no elements: a zero. A call without keys may have rows of queries."""
+    return x if x.numel() else torch.cat((x.flatten(), x.new_zeros(1))).view((1,) * x.dim())
 
 
 def _read(x, *index):
@@ -329,13 +337,13 @@ def _fold(p, x, G):
 def _live_tiles(may, must, length, block, listed=()):
     """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals (lo, hi) that may and
     that must be live, and from the numbers of listed tiles. An end may be a tensor over batch and heads; None is
-    open."""
+    open, and one over no batch 0."""
 
     def least(end):
-        return int(end.min()) if isinstance(end, torch.Tensor) else end
+        return (int(end.min()) if end.numel() else 0) if isinstance(end, torch.Tensor) else end
 
     def most(end):
-        return int(end.max()) if isinstance(end, torch.Tensor) else end
+        return (int(end.max()) if end.numel() else 0) if isinstance(end, torch.Tensor) else end
 
     may = [(0 if lo is None else least(lo), length if hi is None else most(hi)) for lo, hi in may]
     must = [(0 if lo is None else most(lo), length if hi is None else least(hi)) for lo, hi in must]
@@ -1659,6 +1667,7 @@ def sinks(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     if backend == "interpret" and dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
         q, k, v = (x.float() for x in call.vectors.values())
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
+    sink_logit = _some(sink_logit)
     with _below_autograd(q, k, v, sink_logit):
         out, out_shift, out_l = _out_forward(
             q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_offset, backend
