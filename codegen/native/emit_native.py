@@ -279,7 +279,6 @@ def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> Nativ
     found = Exponent(scale=build.const(1.0), rest=item.score, fused=False)
     if item.exponential:
         found = exponent(item.score)
-    rowmax_only = item.exponential and item.raw == item.score
     builder.head(f"scale_{item.name}", found.scale)
     tag = item.tag
     names = {"out": "out", "shift": "lse" if item.plain else "shift", "l": "l", "rowmax": "rowmax", "u": "u"}
@@ -296,7 +295,7 @@ def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> Nativ
         entropy=item.entropy,
         score=builder.function(found.rest),
         live=builder.function(item.mask),
-        raw=builder.function(item.raw) if item.rowmax and not rowmax_only else None,
+        raw=builder.function(item.raw) if item.rowmax else None,  # the running maximum of weights hides a NaN
         weight=None if item.exponential else builder.function(item.weight),
         at_least=tuple(builder.function(floor) for floor in item.floors),
         divisor=None if item.plain else builder.function(item.scaled),
