@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attnc.commands import as_json, assigned, construct_of, literal
 from attnc.files import write
 from attnc.planning import named_sizes
-from attnc.session import CLEAN, Inputs, Refused
+from attnc.session import CLEAN, Inputs, Refused, draw_bar
 
 if TYPE_CHECKING:
     from attnc.runtime.bench import Cell
@@ -120,9 +120,7 @@ def _bar(steps: int) -> Callable[[str, str], None]:
 
     def told(place: str, name: str) -> None:
         nonlocal done
-        filled = 30 * done // steps
-        line = f"{'█' * filled}{'░' * (30 - filled)} {place} {name}" if name else ""
-        print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+        draw_bar(done, steps, f"{place} {name}" if name else "")
         done += 1
 
     return told

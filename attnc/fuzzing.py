@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnc.commands import assigned, literal
 from attnc.files import read
-from attnc.session import CLEAN, FAULTS, Inputs, Refused, count
+from attnc.session import CLEAN, FAULTS, Inputs, Refused, count, draw_bar
 
 if TYPE_CHECKING:
     from attnc.runtime.op import Op
@@ -156,8 +156,7 @@ def _bar(backend: str, examples: int) -> Callable[[int, bool], None]:
         return lambda done, shrinking: None
 
     def told(done: int, shrinking: bool) -> None:
-        filled = 30 * done // examples
-        line = f"{'█' * filled}{'░' * (30 - filled)} {backend} {done}/{examples}{', making it smaller' * shrinking}"
-        print(f"\r{line if done >= 0 else ''}\x1b[K", end="", file=sys.stderr, flush=True)
+        text = f"{backend} {done}/{examples}{', making it smaller' * shrinking}"
+        draw_bar(done, examples, text if done >= 0 else "")
 
     return told

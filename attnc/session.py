@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TextIO
@@ -77,6 +78,13 @@ def denied(found: Iterable[Diagnostic], options: argparse.Namespace) -> tuple[Di
 
 def faulty(found: Iterable[Diagnostic]) -> bool:
     return any(item.severity is Severity.ERROR for item in found)
+
+
+def draw_bar(done: int, steps: int, text: str) -> None:
+    """A progress bar on standard error, a terminal's, over the last one; without a text that one goes."""
+    filled = 30 * done // steps
+    line = f"{'█' * filled}{'░' * (30 - filled)} {text}" if text else ""
+    print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def count(number: int, noun: str) -> str:

@@ -100,6 +100,13 @@ def strided(x: Tensor, strides: tuple[int, ...]) -> Tensor:
     return made.copy_(x)
 
 
+def like(x: Tensor, other: Tensor) -> Tensor:
+    """The same numbers at the strides of ``other``; where that is spread over the batch, its first entry's."""
+    if other.dim() and other.stride(0) == 0:
+        return x[:1].contiguous().expand(x.shape)
+    return strided(x, other.stride())
+
+
 def cotangents(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """One for each result, small multiples of 1/8, by its name alone: the same in every dtype and backend."""
     made = {}

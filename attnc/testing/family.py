@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attnc.runtime.op import Op, loads
-from attnc.testing.call import Call, make
+from attnc.testing.call import Call, like, make
 from attnc.testing.grammar import Draw, Text, drawn_specs
 
 LENGTHS = (1, 2, 17, 33, 127, 129)
@@ -101,14 +101,7 @@ def _spoil(call: Call, vectors: dict[str, Tensor], inputs: dict[str, Any], shape
         behind = behind.all(0, keepdim=True).expand(behind.shape)
     fill = trash[torch.arange(shape.M) % 3]
     for name in ("k", "v"):
-        vectors[name] = _like(torch.where(behind[:, None, :, None], fill[:, None], vectors[name]), vectors[name])
-
-
-def _like(x: Tensor, other: Tensor) -> Tensor:
-    """The strides of ``other``; where it is spread over the batch, of its first entry."""
-    if other.stride(0) == 0:
-        return x[:1].expand(x.shape)
-    return torch.empty_strided(other.shape, other.stride(), dtype=other.dtype).copy_(x)
+        vectors[name] = like(torch.where(behind[:, None, :, None], fill[:, None], vectors[name]), vectors[name])
 
 
 @st.composite

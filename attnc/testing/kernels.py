@@ -39,7 +39,7 @@ from attnc.dsl.ir import (
 from attnc.runtime.evaluate import size
 from attnc.runtime.op import Op
 from attnc.runtime.reference import mask
-from attnc.testing.call import Call, make, strided
+from attnc.testing.call import Call, like, make
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "f64": torch.float64}
 DIMS = (1, 2, 3, 5, 8, 16, 17, 32, 40, 64, 80, 128)
@@ -226,23 +226,16 @@ def arguments(kernels: Kernels, request: Request) -> Call:
 def _vector(kernels: Kernels, role: str, x: Tensor, values: str, generator: torch.Generator) -> Tensor:
     if values == "normal":
         drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        return _like(drawn, x)
+        return like(drawn, x)
     if values == "large" and role == "query" and kernels.traits.bounded:
         return x * 32
     if values == "tied" and role == "key":
-        return _like(x[:, :, :1].expand(x.shape), x)
+        return like(x[:, :, :1].expand(x.shape), x)
     if values == "zero" and role == "query" and not kernels.traits.normed:
         return x * 0
     if values == "tiny" and role != "query" and not kernels.traits.normed:
         return x * torch.finfo(kernels.dtype).smallest_normal
     return x
-
-
-def _like(x: Tensor, other: Tensor) -> Tensor:
-    """The strides of ``other``; where it is spread over the batch, of its first entry."""
-    if other.stride(0) == 0 and other.dim():
-        return x[:1].contiguous().expand(x.shape)
-    return strided(x, other.stride())
 
 
 def _blocks(construct: Attention, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -342,7 +335,7 @@ def _spoiled(call: Call, kernels: Kernels, sizes: Mapping[str, int]) -> Call:
         x, seen = inputs[name], live.expand(B, H, N, M)
         for axis in range(2):
             seen = seen.any(axis, keepdim=True) if x.shape[axis] == 1 else seen
-        inputs[name] = _like(torch.where(seen, x, trash), x)
+        inputs[name] = like(torch.where(seen, x, trash), x)
     vectors = dict(call.vectors)
     if not kernels.traits.mixed:
         by_key = replace(
@@ -354,7 +347,7 @@ def _spoiled(call: Call, kernels: Kernels, sizes: Mapping[str, int]) -> Call:
             if item.role != "query":
                 x = vectors[item.name]
                 rows = kept.any(0, keepdim=True).expand(kept.shape) if x.stride(0) == 0 else kept
-                vectors[item.name] = _like(torch.where(rows[:, None, :, None], x, trash[:, None]), x)
+                vectors[item.name] = like(torch.where(rows[:, None, :, None], x, trash[:, None]), x)
     return replace(call, vectors=vectors, inputs=inputs)
 
 
