@@ -276,6 +276,37 @@ def test_double_backward_is_refused(spec: str) -> None:
         torch.autograd.grad(grads[0].sum(), vectors)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # a batch of calls is a loop of calls
+def test_transforms_of_torch_func() -> None:
+    """Gradients by torch.func, also of each sample of a batch, are autograd's; a second derivative is refused."""
+    op = attnc.loads("attention a { input w: f32[H]  score dot(q, k) * w[h]  normalize softmax  emit lse }")
+    q, k, v = (torch.stack([x.detach(), -x.detach()]) for x in _vectors())
+    w = torch.linspace(-1.0, 1.0, 4)
+
+    def loss(*x: Tensor) -> Tensor:
+        result = op(*x[:3], w=x[3])
+        total: Tensor = result.out.square().sum() + result.lse.sin().sum()
+        return total
+
+    each = torch.func.grad(loss, argnums=(0, 1, 2, 3))
+    batched = torch.func.vmap(each, in_dims=(0, 0, 0, None))(q, k, v, w)
+    for sample in range(2):
+        leaves = [x[sample].clone().requires_grad_() for x in (q, k, v)] + [w.clone().requires_grad_()]
+        wanted = torch.autograd.grad(loss(*leaves), leaves)
+        assert all(torch.equal(a, b) for a, b in zip(each(q[sample], k[sample], v[sample], w), wanted, strict=True))
+        assert all(torch.equal(a[sample], b) for a, b in zip(batched, wanted, strict=True))
+    with pytest.raises(RuntimeError, match="a gradient has no derivative of its own"):
+        torch.func.grad(lambda x: torch.func.grad(loss)(x, k[0], v[0], w).sum())(q[0])
+
+
+def test_meta_tensors_have_shapes_alone() -> None:
+    op = attnc.load("examples/zoo/longformer.attn", w=4, g=2)
+    q, k = torch.empty(2, 4, 9, 16, device="meta"), torch.empty(2, 2, 11, 16, device="meta")
+    out = op(q, k, k[..., :8])
+    assert out.shape == (2, 4, 9, 8)
+    assert out.is_meta
+
+
 def test_forward_mode_derivatives_are_refused() -> None:
     """PyTorch would take a missing formula for a tangent of zero."""
     op = attnc.loads("attention a { input w: f32[H]  score dot(q, k) * w[h]  normalize softmax }")

@@ -119,7 +119,7 @@ def _bind_vectors(values):
         if x.dim() != 4:
             raise ValueError(f"alibi: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
     device = values[0].device
-    if torch.is_autocast_enabled(device.type):
+    if _autocast(device):
         dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
     dtype, sizes = values[0].dtype, {}
@@ -234,6 +234,29 @@ def _operator(name, schema):
     return registered
 
 
+def _differentiable(operator, save, gradient):
+    """The operator with its derivative, for autograd and for torch.func, whose transforms take Functions alone."""
+    torch.library.register_autograd(operator, gradient, setup_context=save, lib=_LIBRARY)
+
+    class Transformed(torch.autograd.Function):
+        generate_vmap_rule = True
+        setup_context = staticmethod(save)
+        backward = staticmethod(gradient)
+
+        @staticmethod
+        def forward(*arguments):
+            return operator(*arguments)
+
+    def apply(*arguments):
+        return (Transformed.apply if torch._C._are_functorch_transforms_active() else operator)(*arguments)
+
+    return apply
+
+
+def _save_nothing(ctx, inputs, output):
+    pass
+
+
 def _no_second_derivative(ctx, *cotangents):
     raise RuntimeError("alibi: a gradient has no derivative of its own")
 
@@ -243,10 +266,14 @@ def _accumulator(x):
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _autocast(device):
+    """Whether autocast chooses dtypes there; devices without arithmetic (meta) have none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def _unscaled(x):
     """Where autocast chooses no dtypes."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if _autocast(x.device) else nullcontext()
 
 
 def _beside(x):
@@ -259,7 +286,8 @@ def _below_autograd(*tensors):
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors):
         raise NotImplementedError("alibi: forward-mode derivatives (jvp) are not supported; gradients are")
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
+    through = wanted or torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    return nullcontext() if through else torch._C._AutoDispatchBelowAutograd()
 
 
 def _some(x):
@@ -1619,7 +1647,7 @@ def _out_save(ctx, inputs, output):
 def _out_gradient(ctx, *cotangents):
     q, k, v, slope, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
-    gradients = _out_backward(
+    gradients = _out_apply_backward(
         q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, cotangents[0], None, None,
         list(ctx.needs_input_grad[:4]), backend,
@@ -1631,8 +1659,8 @@ def _out_gradient(ctx, *cotangents):
     return d0, d1, d2, d3, *[None] * 7
 
 
-torch.library.register_autograd(_out_forward, _out_gradient, setup_context=_out_save, lib=_LIBRARY)
-torch.library.register_autograd(_out_backward, _no_second_derivative, lib=_LIBRARY)
+_out_apply = _differentiable(_out_forward, _out_save, _out_gradient)
+_out_apply_backward = _differentiable(_out_backward, _save_nothing, _no_second_derivative)
 
 
 def alibi(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
@@ -1656,7 +1684,7 @@ def alibi(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
     q_offset, q_offsets = (0, call.q_offset) if isinstance(call.q_offset, torch.Tensor) else (call.q_offset, None)
     slope = _some(slope)
     with _below_autograd(q, k, v, slope):
-        out, out_lse = _out_forward(
+        out, out_lse = _out_apply(
             q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset, backend
         )
     out = out if out.dtype == dtype else out.to(dtype)

@@ -132,7 +132,7 @@ def _bind_vectors(values):
         if x.dim() != 4:
             raise ValueError(f"differential: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
     device = values[0].device
-    if torch.is_autocast_enabled(device.type):
+    if _autocast(device):
         dtype = torch.get_autocast_dtype(device.type)
         values = [x.to(dtype) if x.dtype != torch.float64 else x for x in values]
     dtype, sizes = values[0].dtype, {}
@@ -247,6 +247,29 @@ def _operator(name, schema):
     return registered
 
 
+def _differentiable(operator, save, gradient):
+    """The operator with its derivative, for autograd and for torch.func, whose transforms take Functions alone."""
+    torch.library.register_autograd(operator, gradient, setup_context=save, lib=_LIBRARY)
+
+    class Transformed(torch.autograd.Function):
+        generate_vmap_rule = True
+        setup_context = staticmethod(save)
+        backward = staticmethod(gradient)
+
+        @staticmethod
+        def forward(*arguments):
+            return operator(*arguments)
+
+    def apply(*arguments):
+        return (Transformed.apply if torch._C._are_functorch_transforms_active() else operator)(*arguments)
+
+    return apply
+
+
+def _save_nothing(ctx, inputs, output):
+    pass
+
+
 def _no_second_derivative(ctx, *cotangents):
     raise RuntimeError("differential: a gradient has no derivative of its own")
 
@@ -256,10 +279,14 @@ def _accumulator(x):
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _autocast(device):
+    """Whether autocast chooses dtypes there; devices without arithmetic (meta) have none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def _unscaled(x):
     """Where autocast chooses no dtypes."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if _autocast(x.device) else nullcontext()
 
 
 def _beside(x):
@@ -272,7 +299,8 @@ def _below_autograd(*tensors):
     if forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x, level=0).tangent is not None for x in tensors):
         raise NotImplementedError("differential: forward-mode derivatives (jvp) are not supported; gradients are")
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    return nullcontext() if wanted or torch.compiler.is_compiling() else torch._C._AutoDispatchBelowAutograd()
+    through = wanted or torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
+    return nullcontext() if through else torch._C._AutoDispatchBelowAutograd()
 
 
 def _some(x):
@@ -2329,7 +2357,7 @@ def _pos_save(ctx, inputs, output):
 def _pos_gradient(ctx, *cotangents):
     q1, k1, v, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
-    gradients = _pos_backward(
+    gradients = _pos_apply_backward(
         q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, cotangents[0], None, None,
         list(ctx.needs_input_grad[:3]), backend,
@@ -2340,8 +2368,8 @@ def _pos_gradient(ctx, *cotangents):
     return d0, d1, d2, *[None] * 7
 
 
-torch.library.register_autograd(_pos_forward, _pos_gradient, setup_context=_pos_save, lib=_LIBRARY)
-torch.library.register_autograd(_pos_backward, _no_second_derivative, lib=_LIBRARY)
+_pos_apply = _differentiable(_pos_forward, _pos_save, _pos_gradient)
+_pos_apply_backward = _differentiable(_pos_backward, _save_nothing, _no_second_derivative)
 
 
 def _neg_forward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset):
@@ -2494,7 +2522,7 @@ def _neg_save(ctx, inputs, output):
 def _neg_gradient(ctx, *cotangents):
     q2, k2, v, q_offsets, out, lse = ctx.saved_tensors
     B, H, N, q_offset, kv_offset, backend = ctx.numbers
-    gradients = _neg_backward(
+    gradients = _neg_apply_backward(
         q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset,
         lse, out, cotangents[0], None, None,
         list(ctx.needs_input_grad[:3]), backend,
@@ -2505,8 +2533,8 @@ def _neg_gradient(ctx, *cotangents):
     return d0, d1, d2, *[None] * 7
 
 
-torch.library.register_autograd(_neg_forward, _neg_gradient, setup_context=_neg_save, lib=_LIBRARY)
-torch.library.register_autograd(_neg_backward, _no_second_derivative, lib=_LIBRARY)
+_neg_apply = _differentiable(_neg_forward, _neg_save, _neg_gradient)
+_neg_apply_backward = _differentiable(_neg_backward, _save_nothing, _no_second_derivative)
 
 
 def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs):
@@ -2534,11 +2562,11 @@ def differential(*vectors, q_offset=None, kv_offset=0, backend="auto", **inputs)
     G = sizes["G"]
     base = _base(q_offset, q_offsets, device)
     with _below_autograd(q1, k1, v):
-        pos_out, pos_lse = _pos_forward(
+        pos_out, pos_lse = _pos_apply(
             q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, backend
         )
     with _below_autograd(q2, k2, v):
-        neg_out, neg_lse = _neg_forward(
+        neg_out, neg_lse = _neg_apply(
             q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, backend
         )
     lam_at = _read(lam, _grid(H, 1, device)).to(acc)
