@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +65,8 @@ def _execute(name: str, loader: GeneratedLoader, adapt: Callable[[ModuleType], N
     assert spec is not None, "a loader was given"
     module = module_from_spec(spec)
     sys.modules[name] = module
+    # torch asks inspect where an operator's fake function stands; inspect would look through every module there is.
+    inspect.modulesbyfile[os.path.abspath(loader.entry.filename)] = name
     try:
         loader.exec_module(module)
         if adapt is not None:
