@@ -35,7 +35,7 @@ from typing import Any
 
 from attnc.codegen.emit import emit
 from attnc.codegen.lower import Program, lower
-from attnc.codegen.plan import choose_for, plan
+from attnc.codegen.plan import plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import shared_lines, total
 from attnc.codegen.planner.calibration import Key, alike, answering, calibration
@@ -206,7 +206,7 @@ class Table:
         FILE.write_text(f'{{"triton": "{triton.__version__}", "scores": {{\n{inner}\n}}}}\n', encoding="utf-8")
         calibration.cache_clear()
         answering.cache_clear()
-        choose_for.cache_clear()
+        rows_for.cache_clear()
 
     def of(self, name: str, architecture: str, tile: Tile, dtype: str, dim: int) -> Report:
         """A tile's row; that of the kernel without a limit of registers where it keeps to the limit anyway."""

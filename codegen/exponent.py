@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from attnc.codegen import build
 from attnc.codegen.simplify import simplify
@@ -31,6 +32,7 @@ class Exponent:
     fused: bool
 
 
+@lru_cache(maxsize=64)
 def exponent(score: Expr) -> Exponent:
     """The score split; ``scale`` is 1 where nothing is known to be positive and uniform."""
     factors = _factors(regrouped(score))
@@ -53,6 +55,7 @@ def pulled(value: Expr, axes: frozenset[Axis]) -> tuple[Expr, Expr]:
     return _product(factor for factor in factors if factor not in free), _product(free)
 
 
+@lru_cache(maxsize=64)
 def regrouped(value: Expr) -> Expr:
     """Uniform factors of every product multiplied first: ``dot * x * 0.02`` is ``dot * (x * 0.02)``."""
     kept = deciding(value)
@@ -90,7 +93,7 @@ def rewritten(value: Expr, step: Callable[[Expr], Expr]) -> Expr:
 
 def _uniform(node: Expr) -> bool:
     """Whether a node has one value in a whole tile."""
-    return dependencies(node) <= _HEADS and not any(isinstance(part, Symbol) for part in postorder(node))
+    return not any(isinstance(part, Symbol) for part in postorder(node)) and dependencies(node) <= _HEADS
 
 
 def _factors(node: Expr) -> list[Expr]:

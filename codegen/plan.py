@@ -78,28 +78,22 @@ def plan(program: Program, target: str, known: Targets | None = None) -> Plan:
     known = known or targets()
     machine = known.find(target)
     members = known.members(GENERIC if isinstance(machine, Cpu) else target)
-    rows, counted = [], works(program)
-    for step in PASSES:
-        for dtype in DTYPES:
-            for dim in DIMS:
-                rows.append(
-                    Row(
-                        step=step,
-                        dim=dim,
-                        itemsize=ITEMSIZE[dtype],
-                        choice=choose_for(counted[step], dtype, dim, members),
-                    )
-                )
+    counted = works(program)
+    rows = [row for step in PASSES for row in rows_for(counted[step], members)]
     return Plan(target=target, machine=machine, gpu=members[0], rows=tuple(rows))
 
 
 @cache
-def choose_for(item: Work, dtype: str, dim: int, members: tuple[Gpu, ...]) -> Choice | None:
-    """The planner's choice, ranked on the first of ``members``; made once a process."""
+def rows_for(item: Work, members: tuple[Gpu, ...]) -> tuple[Row, ...]:
+    """The rows of one pass, ranked on the first of ``members``; made once a process."""
     ranked_by = members[0]
-    if dtype == "bf16" and ranked_by.matrix == "fma":
-        dtype = "f16"
-    return choose(item, dtype, dim, ranked_by, members)
+    rows = []
+    for dtype in DTYPES:
+        element = "f16" if dtype == "bf16" and ranked_by.matrix == "fma" else dtype
+        for dim in DIMS:
+            choice = choose(item, element, dim, ranked_by, members)
+            rows.append(Row(step=item.step, dim=dim, itemsize=ITEMSIZE[dtype], choice=choice))
+    return tuple(rows)
 
 
 __all__ = ["DIMS", "Pass", "Plan", "Row", "Tile", "plan"]

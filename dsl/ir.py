@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Literal, Union
 
@@ -106,6 +106,19 @@ class _Node:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    @cached_property
+    def _children(self) -> tuple[Expr, ...]:
+        found: list[Expr] = []
+        for name in _content(self):
+            if name in ("kind", "dims"):
+                continue
+            value = getattr(self, name)
+            if isinstance(value, _Node):
+                found.append(value)  # type: ignore[arg-type]  # every _Node is an Expr
+            elif isinstance(value, tuple):
+                found += [part for part in value if isinstance(part, _Node)]  # type: ignore[misc]  # likewise
+        return tuple(found)
 
 
 def _content(node: _Node) -> tuple[str, ...]:
@@ -313,16 +326,7 @@ def placed(node: Expr, span: Span | None) -> Expr:
 
 def children(node: Expr) -> tuple[Expr, ...]:
     """The sub-expressions of a node in a fixed order, dims left out."""
-    found: list[Expr] = []
-    for name in _content(node):
-        if name in ("kind", "dims"):
-            continue
-        value = getattr(node, name)
-        if isinstance(value, _Node):
-            found.append(value)  # type: ignore[arg-type]  # every _Node is an Expr
-        elif isinstance(value, tuple):
-            found += [part for part in value if isinstance(part, _Node)]  # type: ignore[misc]  # likewise
-    return tuple(found)
+    return node._children
 
 
 def postorder(*roots: Expr) -> list[Expr]:

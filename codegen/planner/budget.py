@@ -35,14 +35,23 @@ class Budget(NamedTuple):
     limits: str
 
 
-def budget(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
-    """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``."""
-    kind = matrix(tile, dtype, gpu)
-    shared = shared_lines(work, tile, dtype, dim, gpu)
-    registers = register_lines(work, tile, dtype, dim, gpu.warp, kind)
-    columns = tensor_columns(work, tile, dtype, dim) if kind == "tcgen05" else 0
+def budget(
+    work: Work,
+    tile: Tile,
+    dtype: str,
+    dim: int,
+    gpu: Gpu,
+    *,
+    compiled: tuple[int, int] | None = None,
+    shared: tuple[Line, ...] | None = None,
+) -> Budget:
+    """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``. Its blocks are those that the
+    ``compiled`` kernel's registers and columns allow, where these are known; ``shared``: its lines, where they are."""
+    shared = shared or shared_lines(work, tile, dtype, dim, gpu)
+    registers = register_lines(work, tile, dtype, dim, gpu)
+    columns = tensor_columns(work, tile, dtype, dim, gpu)
     shared_bytes, registers_thread = total(shared), total(registers)
-    blocks, limits = occupancy(gpu, tile, shared_bytes, registers_thread, columns)
+    blocks, limits = occupancy(gpu, tile, shared_bytes, *(compiled or (registers_thread, columns)))
     return Budget(shared, shared_bytes, registers, registers_thread, columns, blocks, limits)
 
 
@@ -204,9 +213,10 @@ def crosses_warps(tile: Tile, dim: int) -> bool:
     return tile.held < dim or (tile.step == "forward" and tile.held < tile.moved)
 
 
-def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind: str) -> tuple[Line, ...]:
+def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tuple[Line, ...]:
     """Registers of a thread, of 32 bits."""
-    threads = tile.warps * warp
+    kind = matrix(tile, dtype, gpu)
+    threads = tile.warps * gpu.warp
     size = ITEMSIZE[dtype]
     wide = 2 if dtype == "f64" else 1
     pairs = tile.held * tile.moved
@@ -226,8 +236,10 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, warp: int, kind
     return tuple([line for line in lines if line[1]])
 
 
-def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int) -> int:
+def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
     """Columns of tensor memory (sm_100), of 128 rows of 32 bits; a power of two is allocated."""
+    if matrix(tile, dtype, gpu) != "tcgen05":
+        return 0
     c = tile.moved
     if tile.roles:  # the next tile's scores are made while these are read
         used = 2 * work.scores * c + work.totals * dim + work.maps * c // 2

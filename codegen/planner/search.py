@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from attnc.codegen.planner.budget import Budget, budget, occupancy
+from attnc.codegen.planner.budget import Budget, Line, budget, register_lines, shared_lines, tensor_columns, total
 from attnc.codegen.planner.calibration import Measured, alike, calibrated, measured
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
@@ -119,26 +119,28 @@ def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
 
 
 def fault(
-    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, found: Budget, seen: Measured | None
+    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None, shared: tuple[Line, ...]
 ) -> Refusal | None:
-    """Why a tile is not taken on a GPU, if it is not. ``seen``: what the calibration says of it."""
-    shared = max(found.shared_bytes, seen.shared if seen else 0)
-    if shared > gpu.shared_block:
-        return Refusal(tile, f"{shared:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block", None)
-    columns = seen.columns if seen and calibrated(work, gpu) else found.columns
+    """Why a tile is not taken on a GPU, if it is not. ``seen``: what the calibration says of it; ``shared``: its lines
+    of shared memory."""
+    most = max(total(shared), seen.shared if seen else 0)
+    if most > gpu.shared_block:
+        return Refusal(tile, f"{most:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block", None)
+    known = calibrated(work, gpu)
+    columns = seen.columns if seen and known else tensor_columns(work, tile, dtype, dim, gpu)
     if columns > gpu.tensor_columns:
         return Refusal(tile, f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}", None)
     if seen is not None and seen.stack is not None:
         if seen.hot:
             reason = f"spills in its loops, {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
             return Refusal(tile, reason, seen.stack)
-        if calibrated(work, gpu):
+        if known:
             return None
-    beyond = found.registers_thread - gpu.registers_thread
+    registers = total(register_lines(work, tile, dtype, dim, gpu))
+    beyond = registers - gpu.registers_thread
     if beyond <= 0:
         return None
-    reason = f"about {found.registers_thread} registers a thread; {gpu.name} has {gpu.registers_thread}"
-    return Refusal(tile, reason, 4 * beyond)
+    return Refusal(tile, f"about {registers} registers a thread; {gpu.name} has {gpu.registers_thread}", 4 * beyond)
 
 
 def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Choice | None:
@@ -164,19 +166,21 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         for count in stages(dtype, dim, gpu):
             tile = Tile(work.step, held, moved, warps, count)
             seen = measured(work, tile, dtype, dim, gpu)
-            found = _occupied(work, tile, dtype, dim, gpu, seen)
-            reason = fault(work, tile, dtype, dim, gpu, found, seen)
+            shared = shared_lines(work, tile, dtype, dim, gpu)
+            reason = fault(work, tile, dtype, dim, gpu, seen, shared)
             if reason is None and not priced:
                 reason = _elsewhere(work, tile, dtype, dim, others)
             if reason is not None:
                 refused.append(reason)
-            elif found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
+                continue
+            found = _occupied(work, tile, dtype, dim, gpu, seen, shared)
+            if found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
                 most = -1 if rank(tile, found, seen) else found.blocks
                 if found.limits == "registers" and single and own:  # fewer pay where they were compiled, and held
                     more = limited(tile, found.blocks + 1, gpu)
                     bound = measured(work, more, dtype, dim, gpu) if more.registers else None
                     if bound is not None and bound.hot == 0:
-                        rank(more, _occupied(work, more, dtype, dim, gpu, bound), bound)
+                        rank(more, _occupied(work, more, dtype, dim, gpu, bound, shared), bound)
             if found.limits != "shared memory" and most > 0:
                 break
         if ranked and not priced:
@@ -185,11 +189,11 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
         seen = measured(work, tile, dtype, dim, gpu)
         if seen is None:
             continue
-        found = _occupied(work, tile, dtype, dim, gpu, seen)
-        if (reason := fault(work, tile, dtype, dim, gpu, found, seen)) is not None:
+        shared = shared_lines(work, tile, dtype, dim, gpu)
+        if (reason := fault(work, tile, dtype, dim, gpu, seen, shared)) is not None:
             refused.append(reason)
-            continue
-        rank(tile, found, seen)
+        else:
+            rank(tile, _occupied(work, tile, dtype, dim, gpu, seen, shared), seen)
     ranked.sort()
     for place, (_, _, tile, found, cost) in enumerate(ranked):
         reason = _elsewhere(work, tile, dtype, dim, others)
@@ -220,17 +224,19 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
 
 def occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
     """The budget, with the blocks of an SM as the compiler's own registers allow them, where they are known."""
-    return _occupied(work, tile, dtype, dim, gpu, measured(work, tile, dtype, dim, gpu))
+    seen, shared = measured(work, tile, dtype, dim, gpu), shared_lines(work, tile, dtype, dim, gpu)
+    return _occupied(work, tile, dtype, dim, gpu, seen, shared)
 
 
-def _occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None) -> Budget:
-    found = budget(work, tile, dtype, dim, gpu)
+def _occupied(
+    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None, shared: tuple[Line, ...]
+) -> Budget:
     if seen is None or seen.registers is None or not calibrated(work, gpu):
-        return found
-    blocks, limits = occupancy(gpu, tile, found.shared_bytes, seen.registers, seen.columns)
+        return budget(work, tile, dtype, dim, gpu, shared=shared)
+    found = budget(work, tile, dtype, dim, gpu, compiled=(seen.registers, seen.columns), shared=shared)
     if tile.roles:  # the roles' warps beside the tile's take the rest of the registers
-        return found._replace(blocks=min(1, blocks), limits="registers")
-    return found._replace(blocks=blocks, limits=limits)
+        return found._replace(blocks=min(1, found.blocks), limits="registers")
+    return found
 
 
 def _priced(dtype: str, dim: int) -> bool:
@@ -259,7 +265,7 @@ def _elsewhere(work: Work, tile: Tile, dtype: str, dim: int, others: tuple[Gpu, 
     gravest: Refusal | None = None
     for other in others:
         seen = measured(work, tile, dtype, dim, other)
-        found = fault(work, tile, dtype, dim, other, budget(work, tile, dtype, dim, other), seen)
+        found = fault(work, tile, dtype, dim, other, seen, shared_lines(work, tile, dtype, dim, other))
         if found is not None and found.spill is None:
             return found
         if found is not None and (gravest is None or (found.spill or 0) > (gravest.spill or 0)):

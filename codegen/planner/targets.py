@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -50,13 +50,16 @@ class Gpu:
     integer: int
     shared_bandwidth: int
     tensor_columns: int = 0
-    tensor: Mapping[str, float] = field(hash=False)
+    tensor: Mapping[str, float]
     warp_rate: float = 1.0
     sms: int
     clock_ghz: float
     l2: int
     bandwidth_gbs: float
     memory_gib: float
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def tflops(self, dtype: str) -> float:
         """Peak of the matrix units in TFLOP/s."""
@@ -106,28 +109,32 @@ class Targets:
             return self.products[name]
         if name in self.processors:
             return self.processors[name]
-        if name == GENERIC:
-            return _least(name, name, [self.find(member) for member in FAMILY])
+        if name in self._families:
+            return self._families[name]
         if name in self.architectures:
-            made = [gpu for gpu in self.products.values() if gpu.architecture == name]
-            if not made:
-                raise TargetError(
-                    f"target {name!r}: no product of this architecture is known; add one, or name another"
-                )
-            return _least(name, name, made)
+            raise TargetError(f"target {name!r}: no product of this architecture is known; add one, or name another")
         raise TargetError(f"unknown target {name!r}; known are {', '.join(self.names)}")
+
+    @cached_property
+    def _families(self) -> Mapping[str, Gpu]:
+        """The least of every architecture that has a product, and of the generic family."""
+        made = {
+            name: _least(name, name, products)
+            for name in self.architectures
+            if (products := [gpu for gpu in self.products.values() if gpu.architecture == name])
+        }
+        return {**made, GENERIC: _least(GENERIC, GENERIC, [made[member] for member in FAMILY])}
 
     def members(self, name: str) -> tuple[Gpu, ...]:
         """The GPUs that a kernel for ``name`` must fit; none for a processor."""
         if name == GENERIC:
-            return tuple(gpu for member in FAMILY if isinstance(gpu := self.find(member), Gpu))
+            return tuple(self._families[member] for member in FAMILY)
         found = self.find(name)
         return (found,) if isinstance(found, Gpu) else ()
 
 
-def _least(name: str, architecture: str, found: Sequence[Machine]) -> Gpu:
-    """What all of ``found`` have; the kind of matrix unit is the first's."""
-    gpus = [gpu for gpu in found if isinstance(gpu, Gpu)]
+def _least(name: str, architecture: str, gpus: Sequence[Gpu]) -> Gpu:
+    """What all of ``gpus`` have; the kind of matrix unit is the first's."""
     numbers = {
         item.name: min(getattr(gpu, item.name) for gpu in gpus)
         for item in fields(Gpu)

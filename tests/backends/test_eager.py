@@ -22,6 +22,17 @@ def test_equals_the_reference(call: Call, dtype: torch.dtype) -> None:
     check(call, "eager", dtype)
 
 
+def test_a_total_beyond_float32() -> None:
+    """Weights are scaled by a running maximum, so ``out`` is right; the total is infinite, its gradients 0 * inf."""
+    text = """attention a { input x: f32[M] score dot(q, k) + x[j]
+        normalize weight(s) = exp(s) divisor(t) = t + 0.5 emit total }"""
+    sizes = {"B": 1, "H": 1, "G": 1, "N": 3, "M": 5, "D": 4, "E": 4}
+    call = make(attnc.loads(text), sizes, inputs={"x": torch.full((5,), 125.0, dtype=torch.float64)})
+    check(call, "eager", torch.float32)
+    check(call, "eager", torch.float64)
+    assert outcome(call.prepared(torch.float32), "eager")["total"].isinf().all()
+
+
 def test_a_bias_that_grows_with_distance() -> None:
     """Where slopes are negative the farthest keys take all the weight: the gradients of a row cancel, and what the
     rounding of ``out`` leaves is multiplied by the distance. Where they are ALiBi's own it is far smaller."""

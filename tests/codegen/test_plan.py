@@ -10,7 +10,7 @@ import pytest
 
 from attnc.codegen import plan as plans
 from attnc.codegen.lower import Program, lower
-from attnc.codegen.plan import choose_for, plan
+from attnc.codegen.plan import plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import budget, occupancy, shared_lines, total
 from attnc.codegen.planner.calibration import answering, calibration, measured
@@ -187,7 +187,7 @@ def test_planning_takes_little() -> None:
     plan(CAUSAL, "h100")
 
     def once() -> float:
-        choose_for.cache_clear()
+        rows_for.cache_clear()
         begin = time.process_time()
         plan(CAUSAL, "h100")
         return time.process_time() - begin
