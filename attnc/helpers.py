@@ -1,5 +1,5 @@
-"""What users of specs compute beside them: slopes of ALiBi, features of Performer, buckets of Reformer, blocks of NSA,
-evictions of H2O, and the merge of results over parts of the keys."""
+"""What users of specs compute beside them: slopes of ALiBi, features of Performer, buckets of Reformer, blocks of NSA
+and MoBA, ancestors in a tree of guesses, evictions of H2O, and the merge of results over parts of the keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from attnc.runtime.helpers import (
     heavy_hitters,
     lsh_order,
     merge,
+    moba_blocks,
     nsa_blocks,
     orthogonal_features,
+    tree_ancestors,
 )
 
-__all__ = ["Selected", "alibi_slopes", "heavy_hitters", "lsh_order", "merge", "nsa_blocks", "orthogonal_features"]
+__all__ = [
+    "Selected",
+    "alibi_slopes",
+    "heavy_hitters",
+    "lsh_order",
+    "merge",
+    "moba_blocks",
+    "nsa_blocks",
+    "orthogonal_features",
+    "tree_ancestors",
+]

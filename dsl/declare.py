@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,7 +43,7 @@ class Declarations:
         """Every name of the construct, so that a let may be used before it is written."""
         declared = {item.name.text for role in DEFAULT_VECTORS for item in self._plain(role)}
         for role, (usual, dim) in DEFAULT_VECTORS.items():
-            if not self._plain(role) and usual not in declared:
+            if self._assumed(role) and usual not in declared:
                 self.scope.names[usual] = Value(what=role, expr=_vector(usual, role, dim))
         for clause in self.clauses:
             match clause:
@@ -68,7 +69,7 @@ class Declarations:
             plain = self._plain(role)
             for item in plain:
                 self._vector(role, item, dim)
-            if not plain:
+            if self._assumed(role):
                 span = next(iter(self.clauses)).span if self.clauses else Span(start=0, end=0)
                 self.vectors.append(ir.VectorDecl(name=usual, role=role, dim=dim, span=span))
         for clause in self.clauses:
@@ -107,14 +108,21 @@ class Declarations:
             return None
         return size
 
+    def _items(self, role: Role) -> list[syntax.VectorItem]:
+        clauses = (x for x in self.clauses if isinstance(x, syntax.VectorClause) and x.role == role)
+        return [item for clause in clauses for item in clause.items]
+
     def _plain(self, role: Role) -> list[syntax.VectorItem]:
-        return [
-            item
-            for clause in self.clauses
-            if isinstance(clause, syntax.VectorClause) and clause.role == role
-            for item in clause.items
-            if item.value is None
-        ]
+        return [item for item in self._items(role) if item.value is None]
+
+    def _assumed(self, role: Role) -> bool:
+        """Whether a call brings the role's usual vector though no clause declares it: where the role has no clause, and
+        where one derives its vectors and something reads the usual (``key kp = e @ k``). ``value c = row[:r]`` in a
+        spec that reads no ``v`` takes none."""
+        usual, _ = DEFAULT_VECTORS[role]
+        return not self._items(role) or (
+            not self._plain(role) and any(ref.name == usual for ref in _read(self.clauses))
+        )
 
     def _param_name(self, clause: syntax.ParamClause) -> None:
         name, declared = clause.name, clause.type
@@ -204,9 +212,11 @@ class Declarations:
                         self.sizes[ref.name] = ref
 
     def _determined(self) -> None:
-        """A new size must be an axis by itself somewhere: a call could not tell it otherwise."""
+        """A new size, and D and E where something reads them, must be an axis by itself somewhere: a call could not
+        tell it otherwise."""
         alone = {axis for decl in self.inputs for axis in decl.axes} | {decl.dim for decl in self.vectors}
-        for name, ref in self.sizes.items():
+        dims = {ref.name: ref for ref in _read(self.clauses) if ref.name in (DIM.name, VALUE_DIM.name)}
+        for name, ref in (self.sizes | dims).items():
             if ir.Size(kind=ir.Kind.INT, name=name) not in alone and not self.report.failed():
                 self.report.fault(
                     "A210", f"no shape tells what `{name}` is", ref.span, help=f"some axis must be `{name}` alone"
@@ -285,3 +295,27 @@ def _untyped(what: str, name: syntax.Name) -> Misplaced:
 def _vector(name: str, role: Role, dim: ir.Expr) -> ir.Vector:
     side = ir.Side.QUERY if role == "query" else ir.Side.KEY
     return ir.Vector(kind=ir.Kind.FLOAT, dims=(dim,), name=name, side=side)
+
+
+def _read(clauses: Iterable[syntax.Clause]) -> Iterator[syntax.Ref]:
+    """Every name that a value is made of, in branches too; a branch's ``value v`` reads v."""
+    for clause in clauses:
+        match clause:
+            case syntax.VectorClause(items=items):
+                for item in items:
+                    plain = syntax.Ref(name=item.name.text, span=item.name.span)
+                    yield from references(item.value) if item.value is not None else (plain,)
+            case syntax.BranchClause(clauses=own):
+                yield from _read(own)
+            case (
+                syntax.LetClause(value=value)
+                | syntax.ScoreClause(value=value)
+                | syntax.MaskClause(value=value)
+                | syntax.NormalizeClause(value=value)
+                | syntax.OutputClause(value=value)
+                | syntax.StepClause(value=value)
+                | syntax.ReadClause(value=value)
+            ):
+                parts = [value.weight, value.divisor] if isinstance(value, syntax.Pair) else [value]
+                for part in parts:
+                    yield from references(part)

@@ -63,11 +63,51 @@ def merge(out: Tensor, lse: Tensor, dim: int) -> Tensor:
 
 
 class Selected(NamedTuple):
-    """Blocks of keys for native_sparse.attn: bool [B, H, N, blocks] for each query, and [B, H, ceil(N / n), blocks],
-    those that any query of a block of n has."""
+    """Blocks of keys for native_sparse.attn and moba.attn: bool [B, H, N, blocks] for each query, and
+    [B, H, ceil(N / n), blocks], those that any query of a block of n has."""
 
     chosen: Tensor
     table: Tensor
+
+
+def _selected(chosen: Tensor, block: int) -> Selected:
+    batch, heads, n, blocks = chosen.shape
+    rows = torch.nn.functional.pad(chosen, (0, 0, 0, -n % block)).reshape(batch, heads, -1, block, blocks)
+    return Selected(chosen=chosen, table=rows.any(3))
+
+
+def moba_blocks(q: Tensor, k: Tensor, *, block: int, count: int) -> Selected:
+    """The blocks that each query's gate chooses in MoBA (Lu et al., 2025, equations 5 and 6): its own, and of those
+    before it the ``count`` with the largest product of the query and the mean of their keys. ``q`` [B, H, N, D], ``k``
+    [B, G, N, D]. Memory: the products, [B, H, N, N / block]. Raises ValueError for a block below one and a negative
+    count."""
+    _positive(block=block)
+    if count < 0:
+        raise ValueError(f"count = {count}: at least 0")
+    batch, heads, n, dim = q.shape
+    groups = k.shape[1]
+    own = torch.arange(n, device=q.device)[:, None] // block - torch.arange(-(-n // block), device=q.device)
+    padded = torch.nn.functional.pad(k.detach(), (0, 0, 0, -n % block)).float()
+    means = padded.reshape(batch, groups, -1, block, dim).mean(3)  # of a last block cut short, which no query chooses
+    grouped = q.detach().float().reshape(batch, groups, -1, n, dim)
+    worth = torch.einsum("bgand,bgmd->bganm", grouped, means).reshape(batch, heads, n, -1)
+    best = worth.masked_fill(own <= 0, -torch.inf).topk(min(count, own.shape[1]), dim=-1)
+    chosen = (own == 0).expand(worth.shape).scatter(-1, best.indices, best.values > -torch.inf) | (own == 0)
+    return _selected(chosen, block)
+
+
+def tree_ancestors(parents: Tensor) -> Tensor:
+    """What tree.attn takes as ``above``: bool [B, T, T], whether y is x or an ancestor of x. ``parents`` int [B, T],
+    the number of each token's parent, -1 for those that follow the text itself. Raises ValueError where a parent does
+    not come before its child."""
+    order = torch.arange(parents.shape[-1], device=parents.device)
+    if ((parents >= order) | (parents < -1)).any():
+        raise ValueError("a parent comes before its child: -1 <= parents[b, x] < x")
+    above = torch.eye(len(order), dtype=torch.bool, device=parents.device).repeat(len(parents), 1, 1)
+    for x in range(len(order)):
+        parent = parents[:, x].long()
+        above[:, x] |= above[torch.arange(len(parents)), parent.clamp(min=0)] & (parent >= 0)[:, None]
+    return above
 
 
 def nsa_blocks(
@@ -99,8 +139,7 @@ def nsa_blocks(
     best = worth.topk(min(count, len(borders)), dim=-1)
     chosen = torch.zeros_like(worth, dtype=torch.bool).scatter(-1, best.indices, best.values >= 0)
     chosen = chosen.repeat_interleave(heads // groups, dim=1)
-    rows = torch.nn.functional.pad(chosen, (0, 0, 0, -n % block)).reshape(batch, heads, -1, block, len(borders))
-    return Selected(chosen=chosen, table=rows.any(3))
+    return _selected(chosen, block)
 
 
 def heavy_hitters(colsum: Tensor, keep: int, recent: int, *, kv_heads: int | None = None) -> Tensor:

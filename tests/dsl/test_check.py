@@ -192,6 +192,33 @@ def test_linformer_projects_along_the_keys() -> None:
     assert [vector.name for vector in made.vectors] == ["q", "k", "v"]
 
 
+@pytest.mark.parametrize(
+    ("clauses", "vectors"),
+    [
+        ("key row value c = row[:r]", ["q", "row"]),
+        ("key row value c = row[:r] + 0 * v[:r]", ["q", "row", "v"]),
+        ("let cut(x) = x[:r] key row value c = cut(v)", ["q", "row", "v"]),
+        ("key row, c = row[:r] value v", ["q", "row", "v"]),
+    ],
+)
+def test_the_usual_value_is_brought_where_something_reads_it(clauses: str, vectors: list[str]) -> None:
+    """Multi-head latent attention: the value is a part of the key's row, and a call brings nothing besides."""
+    made = attention(f"attention a {{ param r: int = 4 {clauses} score dot(q, row) normalize softmax }}")
+    assert [vector.name for vector in made.vectors] == vectors
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("query q[R] key k[R] score dot(q, k) / sqrt(D)", "D"),
+        ("key row value c = row[:4] score dot(q, row) / sqrt(E)", "E"),
+    ],
+)
+def test_a_dim_that_no_vector_has_is_told(text: str, size: str) -> None:
+    (fault,) = faults(f"attention a {{ {text} normalize softmax }}")
+    assert (fault.code, fault.message) == ("A210", f"no shape tells what `{size}` is")
+
+
 def test_a_token_scalar_is_read_at_its_row() -> None:
     made = attention(spec(score="dot(q, k) - dot(k, k) / 2 - dot(u[h], q)", mask="causal").replace(
         "score", "input u: f32[H, D] score"))  # fmt: skip

@@ -25,13 +25,20 @@ from transformers import (
     DiffLlamaConfig,
     DiffLlamaForCausalLM,
     DynamicCache,
+    EncoderDecoderCache,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LongformerConfig,
     LongformerModel,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from attnc.codegen.lint import lint
@@ -82,6 +89,18 @@ def gemma3() -> PreTrainedModel:
     return Gemma3ForCausalLM(Gemma3TextConfig(**GROUPED, sliding_window=6, layer_types=kinds, query_pre_attn_scalar=7))
 
 
+def gemma2() -> PreTrainedModel:
+    own = {"sliding_window": 6, "query_pre_attn_scalar": 7, "attn_logit_softcapping": 0.5}
+    return Gemma2ForCausalLM(Gemma2Config(**GROUPED, **own))
+
+
+def gpt_oss() -> PreTrainedModel:
+    model = GptOssForCausalLM(GptOssConfig(**GROUPED, sliding_window=6, num_local_experts=2, num_experts_per_tok=2))
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.sinks)
+    return model
+
+
 def diff_llama() -> PreTrainedModel:
     return DiffLlamaForCausalLM(DiffLlamaConfig(**GROUPED))
 
@@ -106,6 +125,8 @@ def bigbird() -> PreTrainedModel:
 DECODERS = {
     "mistral": Model(make=mistral, spec="zoo/sliding.attn", params={"w": 6}),
     "gemma3": Model(make=gemma3, spec="models/gemma3.attn"),
+    "gemma2": Model(make=gemma2, spec="models/gemma2.attn"),
+    "gpt_oss": Model(make=gpt_oss, spec="models/gpt_oss.attn"),
     "bloom": Model(make=bloom, spec="models/bloom.attn"),
     "diff_llama": Model(make=diff_llama, spec="zoo/differential.attn"),
     "diff_llama, map by map": Model(make=diff_llama, spec="zoo/causal.attn"),
@@ -176,6 +197,35 @@ def test_prefill_a_step_and_gradients(name: str) -> None:
     cache = DynamicCache(config=model.config)
     with torch.no_grad():
         pieces = [result(model, input_ids=ids[:, a:b], past_key_values=cache) for a, b in ((0, N - 1), (N - 1, N))]
+    assert_close(torch.cat(pieces, dim=1), logits[0], dtype=torch.float32, length=length, what="pieces")
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_t5_reads_and_writes(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder, decoder and the attention between them by one spec: gradients, then a prefill and a step."""
+    monkeypatch.setattr(Op, "__call__", partialmethod(Op.__call__, backend="eager"))
+    register(NAME, EXAMPLES / "models" / "t5.attn")
+    config = T5Config(vocab_size=99, d_model=48, d_kv=12, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0)
+    model = T5ForConditionalGeneration(config).eval()
+    ids, written = tokens(2, N), tokens(2, 9)
+    mask = padding("right") if padded else None
+    logits, gradients = [], []
+    for implementation in ("eager", NAME):
+        set_attn_implementation(model, implementation)
+        model.zero_grad()
+        call = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": written, "use_cache": False}
+        logits.append(result(model, **call))
+        logits[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
+    length = 4 * depth(model)
+    assert_close(logits[1], logits[0], dtype=torch.float32, length=length, what="logits")
+    assert_gradients(gradients[1], gradients[0], 2 * N * length)
+    cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+    with torch.no_grad():
+        call = {"encoder_outputs": model.encoder(input_ids=ids, attention_mask=mask), "attention_mask": mask}
+        pieces = [
+            result(model, **call, decoder_input_ids=written[:, a:b], past_key_values=cache) for a, b in ((0, 8), (8, 9))
+        ]
     assert_close(torch.cat(pieces, dim=1), logits[0], dtype=torch.float32, length=length, what="pieces")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,16 @@ import torch
 from torch import Tensor
 
 import attnc
-from attnc.helpers import alibi_slopes, heavy_hitters, lsh_order, merge, nsa_blocks, orthogonal_features
+from attnc.helpers import (
+    alibi_slopes,
+    heavy_hitters,
+    lsh_order,
+    merge,
+    moba_blocks,
+    nsa_blocks,
+    orthogonal_features,
+    tree_ancestors,
+)
 from attnc.testing.tolerance import assert_close
 
 ZOO = Path(__file__).resolve().parents[2] / "examples" / "zoo"
@@ -105,6 +115,44 @@ def test_a_cache_that_evicts_one_key_a_step() -> None:
             assert rows[0, g].tolist() == kept[g]
 
 
+def test_selected_blocks_are_the_papers() -> None:
+    """NSA, equations 9 and 10 as they are printed, over overlapping compressed keys and heads that share theirs."""
+    length, stride, block, count, n = 8, 4, 8, 3, 37
+    q, k = noise(2, 4, n, 16), noise(2, 2, (n - length) // stride + 1, 16, seed=1)
+    chosen, table = nsa_blocks(q, k, length=length, stride=stride, block=block, count=count, local=1)
+    seen = torch.arange(n)[:, None] + 1 >= stride * torch.arange(k.shape[2]) + length
+    scores = (q @ k.repeat_interleave(2, dim=1).mT / 4).masked_fill(~seen, -torch.inf)
+    weights = scores.softmax(-1).nan_to_num(0.0)
+    weights = weights[:, ::2] + weights[:, 1::2]  # equation 10
+    blocks = -(-n // block)
+    worth = torch.zeros(2, 2, n, blocks)
+    for at in range(1, blocks + 1):  # equation 9, from 1
+        for m in range(block // stride):
+            for part in range(length // stride):
+                key = block // stride * at - m - part
+                if 1 <= key <= weights.shape[-1]:
+                    worth[..., at - 1] += weights[..., key - 1]
+    expected = torch.zeros(2, 4, n, blocks, dtype=torch.bool)
+    for b, h, i in product(range(2), range(4), range(n)):
+        forced = {0, i // block}
+        others = sorted((-worth[b, h // 2, i, at], at) for at in set(range(i // block)) - forced)
+        expected[b, h, i, [*forced, *(at for _, at in others[: count - len(forced)])]] = True
+    assert torch.equal(chosen, expected)
+    assert torch.equal(table[:, :, 1], expected[:, :, block : 2 * block].any(2))
+
+
+def test_ancestors_and_gates_of_shared_keys() -> None:
+    above = tree_ancestors(torch.tensor([[-1, 0, 0, 2], [-1, -1, 1, 2]]))
+    assert above.int().tolist() == [
+        [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]],
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]],
+    ]
+    q, k = noise(1, 4, 21, 8), noise(1, 2, 21, 8, seed=1)
+    one, other = (moba_blocks(q, x, block=4, count=2) for x in (k, k.repeat_interleave(2, dim=1)))
+    assert torch.equal(one.chosen, other.chosen) and torch.equal(one.table, other.table)
+    assert one.chosen.sum(-1).eq((torch.arange(21) // 4).clamp(max=2) + 1).all()
+
+
 def test_selected_blocks_at_the_ends() -> None:
     """Fewer blocks than asked for: all that are past, none that is not; a table of a shorter last block."""
     q, k = noise(1, 2, 13, 8), noise(1, 1, 5, 8, seed=1)
@@ -120,6 +168,10 @@ def test_what_is_refused() -> None:
         nsa_blocks(q, k, length=6, stride=3, block=4, count=2)
     with pytest.raises(ValueError, match="count = 0: at least 1"):
         nsa_blocks(q, k, length=4, stride=2, block=4, count=0)
+    with pytest.raises(ValueError, match="count = -1: at least 0"):
+        moba_blocks(q, k, block=2, count=-1)
+    with pytest.raises(ValueError, match="a parent comes before its child"):
+        tree_ancestors(torch.tensor([[-1, 1]]))
     with pytest.raises(ValueError, match="heads = 0"):
         alibi_slopes(0)
     with pytest.raises(ValueError, match=r"expected out \[..., E\]"):

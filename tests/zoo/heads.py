@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
-from math import sqrt
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from linformer import LinformerSelfAttention
+from native_sparse_attention_pytorch import SparseAttention
+from performer_pytorch.performer_pytorch import linear_attention, softmax_kernel
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import DeepseekV3Config, DiffLlamaConfig, ReformerConfig
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Attention
 from transformers.models.diffllama.modeling_diffllama import DiffLlamaAttention
+from transformers.models.mistral.modeling_mistral import eager_attention_forward as mistral_attention
 from transformers.models.reformer.modeling_reformer import LSHSelfAttention
 
 import attnc
 from attnc.helpers import lsh_order, merge, nsa_blocks
-from tests.zoo.authorities import added, hidden, sdpa, split
+from tests.zoo.authorities import Part, added, hidden, merged, sdpa, split
+from tests.zoo.patterns import SETS
 from tests.zoo.registry import ZOO, B, D, H, N, Trial, entry, heads, noise
 from tests.zoo.scores import lower
 
@@ -98,10 +103,10 @@ def mla_absorbed() -> Trial:
     def mine(op: partial[Tensor], q: Tensor, c: Tensor, kr: Tensor, up: Tensor) -> Tensor:
         up_key, up_value = up.unflatten(0, (H, -1)).split(D, dim=1)
         row = torch.cat([c, kr], dim=-1)
-        out = op(torch.cat([q[..., :D] @ up_key, q[..., D:]], dim=-1), row, row[..., : c.shape[-1]])
+        out = op(torch.cat([q[..., :D] @ up_key, q[..., D:]], dim=-1), row)
         return out @ up_value.mT
 
-    return Trial(leaves=leaves, params={"d": D + 8}, mine=mine, theirs=theirs, dtype=torch.float32)
+    return Trial(leaves=leaves, params={"d": D + 8, "r": 24}, mine=mine, theirs=theirs, dtype=torch.float32)
 
 
 @entry(authority="transformers' DiffLlamaAttention")
@@ -147,15 +152,16 @@ def linformer() -> Trial:
     return Trial(leaves={**heads(), "e": noise(6, N, seed=3), "f": noise(6, N, seed=4)}, theirs=theirs)
 
 
-@entry(authority=EQUATION)
+@entry(authority="performer-pytorch's linear_attention of its softmax_kernel, without its epsilon")
 def performer() -> Trial:
-    def theirs(q: Tensor, k: Tensor, v: Tensor, omega: Tensor) -> Tensor:
-        def phi(x: Tensor) -> Tensor:
-            x = x / D**0.25
-            return torch.exp(x @ omega.mT - (x * x).sum(-1, keepdim=True) / 2) / sqrt(len(omega))
+    """It sums keys first, and takes a maximum out of each exponent that cancels."""
 
-        weights = phi(q) @ phi(k).mT
-        return (weights / weights.sum(-1, keepdim=True)) @ v
+    def theirs(q: Tensor, k: Tensor, v: Tensor, omega: Tensor) -> Tensor:
+        queries, keys = (
+            softmax_kernel(x, projection_matrix=omega, is_query=is_query, eps=0.0)
+            for x, is_query in ((q, True), (k, False))
+        )
+        return linear_attention(queries, keys, v)
 
     return Trial(leaves={**heads(), "omega": noise(24, D)}, theirs=theirs)
 
@@ -182,7 +188,7 @@ def compressed_pairs() -> Tensor:
     return torch.tensor([[STRIDE * c + L <= i + 1 for c in range(keys)] for i in range(N)])
 
 
-@entry(authority=EQUATION)
+@entry(authority=SETS)
 def native_compressed() -> Trial:
     seen = compressed_pairs()
     rows = seen.any(1)[:, None]
@@ -204,55 +210,43 @@ def _selection(n: int) -> dict[str, Tensor]:
     return {"chosen": chosen[None, None], "table": chosen[None, None, ::64]}
 
 
-@entry(authority=EQUATION, scene=_selection)
+@entry(authority="native-sparse-attention-pytorch's SparseAttention, its networks copied", scene=_selection)
 def native_sparse() -> Trial:
-    """All three branches: compressed keys are means here, their weights select."""
-    w, count = 6, 3
-    sizes = {"length": L, "stride": STRIDE, "block": BLOCK, "count": count, "local": 1}
+    """All three branches. The package compresses by networks that it learns, here with blocks that do not overlap, and
+    has a key and a value of zeros before the compressed ones; rotation is left out. So that its choice of blocks is the
+    paper's (it sums scores of heads, the paper weights), each head has its own keys."""
+    w, count = 6, 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = SparseAttention(
+            dim=D, dim_head=D, heads=H, kv_heads=H, causal=True, norm=False, sliding_window_size=w,
+            num_selected_blocks=count, selection_block_size=BLOCK, compress_block_size=BLOCK,
+            compress_block_sliding_stride=BLOCK,
+        ).double()  # fmt: skip
+    layer.rotary_emb.rotate_queries_with_cached_keys = lambda q, k: (q, k)
+    layer.to_qkv, layer.combine_heads = Part(0, 3 * H * D), nn.Identity()
+    layer.to_strategy_combine[0] = Part(3 * H * D, 3 * H * D + 3 * H)
 
-    def compress(x: Tensor) -> Tensor:
-        return x.unfold(2, L, STRIDE).mean(-1)
+    def theirs(q: Tensor, k: Tensor, v: Tensor, logits: Tensor) -> Tensor:
+        states = torch.cat([*map(merged, (q, k, v)), logits], dim=-1)
+        return split(layer(states), H)
 
-    def theirs(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, third: Tensor) -> Tensor:
-        k, v = (x.repeat_interleave(2, dim=1) for x in (k, v))
-        seen = compressed_pairs()
-        rows = seen.any(1)[:, None]
-        weights = (q @ compress(k).mT / sqrt(D)).masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num(0.0).detach()
-        weights = weights[:, ::2] + weights[:, 1::2]  # equation 10: heads of a group share their blocks
-        blocks = -(-N // BLOCK)
-        worth = torch.zeros(B, 2, N, blocks, dtype=q.dtype)
-        for block in range(1, blocks + 1):  # equation 9, as it is printed: from 1
-            for m in range(BLOCK // STRIDE):
-                for n in range(L // STRIDE):
-                    at = BLOCK // STRIDE * block - m - n
-                    if 1 <= at <= weights.shape[-1]:
-                        worth[..., block - 1] += weights[..., at - 1]
-        chosen = torch.zeros(B, 2, N, blocks, dtype=torch.bool)
-        for i in range(N):
-            forced = {0, i // BLOCK}
-            for b in range(B):
-                for g in range(2):
-                    others = sorted((-worth[b, g, i, at], at) for at in set(range(i // BLOCK)) - forced)
-                    chosen[b, g, i, [*forced, *(at for _, at in others[: count - len(forced)])]] = True
-        i, j = torch.arange(N)[:, None], torch.arange(N)
-        selected = chosen.repeat_interleave(2, dim=1)[..., j // BLOCK] & lower()
-        parts = [
-            torch.where(rows, sdpa(q, compress(k), compress(v), seen | ~rows), 0.0),
-            sdpa(q, k, v, selected),
-            sdpa(q, k, v, (i - j < w) & lower()),
-        ]
-        gates = torch.cat([third, gate], dim=-1)
-        return sum(gates[..., at, None] * part for at, part in enumerate(parts))
+    def compressed(x: Tensor, network: nn.Module) -> Tensor:
+        blocks = x[:, :, : N // BLOCK * BLOCK].unflatten(2, (-1, BLOCK))
+        return torch.cat([torch.zeros_like(x[:, :, :1]), copy.deepcopy(network).to(x.dtype)(blocks)], dim=2)
 
-    def mine(op: partial[Tensor], q: Tensor, k: Tensor, v: Tensor, gate: Tensor, third: Tensor) -> Tensor:
-        first = attnc.load(ZOO / "native_compressed.attn", l=L, d=STRIDE)
-        keys, values = (compress(x).contiguous() for x in (k, v))
-        chosen, table = nsa_blocks(q, keys, **sizes)
-        compressed = first(q, keys, values, q_offset=0, **op.keywords)
-        return third * compressed + op(q, k, v, chosen=chosen, table=table, gate=gate)
+    def mine(op: partial[Tensor], q: Tensor, k: Tensor, v: Tensor, logits: Tensor) -> Tensor:
+        gate = logits.sigmoid().unflatten(-1, (H, 3)).transpose(1, 2)
+        first = attnc.load(ZOO / "native_compressed.attn", l=1, d=BLOCK)  # the zeros are key 0, seen by all
+        keys, values = compressed(k, layer.k_compress), compressed(v, layer.v_compress)
+        blocks = nsa_blocks(
+            q, keys[:, :, 1:], length=BLOCK, stride=BLOCK, block=BLOCK, count=count + 1, first=0, local=1
+        )
+        coarse = first(q, keys, values, q_offset=0, **op.keywords)
+        return gate[..., :1] * coarse + op(q, k, v, gate=gate[..., 1:].contiguous(), **blocks._asdict())
 
-    leaves = {**heads(kv_heads=2), "gate": noise(B, H, N, 2), "third": noise(B, H, N, 1)}
-    return Trial(leaves=leaves, params={"w": w, "n": BLOCK}, mine=mine, theirs=theirs)
+    leaves = {**heads(), "logits": noise(B, N, 3 * H)}
+    return Trial(leaves=leaves, params={"w": w + 1, "n": BLOCK}, mine=mine, theirs=theirs)
 
 
 def _sorted_by_bucket(n: int) -> dict[str, Tensor]:
@@ -299,14 +293,15 @@ def reformer() -> Trial:
     return Trial(leaves=leaves, params={"n": chunk, "own": own}, mine=mine, theirs=theirs)
 
 
-@entry(authority=EQUATION)
+@entry(authority="transformers: attention of Mistral, the columns of its weights summed")
 def heavy_hitters() -> Trial:
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = (q @ k.mT / sqrt(D)).masked_fill(~lower(), -torch.inf).softmax(-1)
-        return torch.cat([weights @ v, weights.sum(-2).detach()[..., None]], dim=-1)
+        module = SimpleNamespace(num_key_value_groups=1, training=False)
+        out, weights = mistral_attention(module, q, k, v, added(lower(), q.dtype), D**-0.5)
+        return torch.cat([out.transpose(1, 2), weights.sum(-2).detach()[..., None]], dim=-1)
 
     def mine(op: partial[Any], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         result = op(q, k, v)
         return torch.cat([result.out, result.colsum[..., None]], dim=-1)
 
-    return Trial(leaves=heads(), mine=mine, theirs=theirs)
+    return Trial(leaves=heads(), mine=mine, theirs=theirs, dtype=torch.float32)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import log, sqrt
 from types import SimpleNamespace
 
 import torch
+from performer_pytorch.performer_pytorch import causal_linear_attention_noncuda, generalized_kernel
 from torch import Tensor, nn
 from torch.nn.functional import elu
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as gpt_oss_attention
+from x_transformers.attend import Attend
+from x_transformers.x_transformers import ReluSquared
 
 from tests.zoo.authorities import added, merged, split
 from tests.zoo.registry import D, H, N, Trial, entry, heads, noise
@@ -25,25 +27,25 @@ def sinks() -> Trial:
     return Trial(leaves={**heads(), "sink_logit": noise(H)}, theirs=theirs)
 
 
-@entry(authority="the paper's equation, densely")
+def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None, **options: object) -> Tensor:
+    """x-transformers' attention of vectors."""
+    return Attend(**options)(q, k, v, attn_bias=bias)[0]
+
+
+@entry(authority="x-transformers' Attend, sigmoid")
 def sigmoid() -> Trial:
-    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return (torch.sigmoid(q @ k.mT / sqrt(D) - log(N)) * lower()) @ v
-
-    return Trial(leaves=heads(), theirs=theirs)
+    bias = torch.tensor(-log(N), dtype=torch.float64)
+    return Trial(leaves=heads(), theirs=lambda q, k, v: attend(q, k, v, bias=bias, causal=True, sigmoid=True))
 
 
-@entry(authority="the paper's recurrent form, step by step (equations 18 to 20)")
+@entry(authority="performer-pytorch's causal_linear_attention_noncuda of its generalized_kernel")
 def linear() -> Trial:
+    def phi(x: Tensor) -> Tensor:
+        options = {"projection_matrix": None, "kernel_fn": lambda x: elu(x) + 1}
+        return generalized_kernel(x, kernel_epsilon=0.0, normalize_data=False, **options)
+
     def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        state, total, rows = torch.zeros_like(k[:, :, 0, :, None] @ v[:, :, 0, None]), torch.zeros_like(k[:, :, 0]), []
-        for i in range(N):
-            feature = elu(k[:, :, i]) + 1
-            state = state + feature[..., None] * v[:, :, i, None]
-            total = total + feature
-            query = elu(q[:, :, i]) + 1
-            rows.append((query[..., None, :] @ state)[..., 0, :] / (query * total).sum(-1, keepdim=True))
-        return torch.stack(rows, dim=2)
+        return causal_linear_attention_noncuda(phi(q), phi(k), v, chunk_size=5, eps=0.0)
 
     return Trial(leaves=heads(), theirs=theirs)
 
@@ -78,25 +80,26 @@ def softmax1() -> Trial:
     return Trial(leaves=heads(), theirs=theirs)
 
 
-def dense(weights: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The attention whose weights are made of the products of queries and keys, [B, H, N, M]."""
-    return lambda q, k, v: weights(q @ k.mT) @ v
-
-
-@entry(authority="the paper's equation, densely")
+@entry(authority="x-transformers' Attend, its weights by torch's relu")
 def relu() -> Trial:
-    return Trial(leaves=heads(), theirs=dense(lambda x: (x / sqrt(D)).clamp(min=0) / N))
+    return Trial(
+        leaves=heads(),
+        theirs=lambda q, k, v: attend(q, k, v, scale=1 / (N * sqrt(D)), custom_attn_fn=nn.ReLU()),
+    )
 
 
-@entry(authority="the paper's equation, densely")
+@entry(authority="x-transformers' Attend, its weights by its ReluSquared")
 def squared_relu() -> Trial:
-    return Trial(leaves=heads(), theirs=dense(lambda x: ((x / N).clamp(min=0) * lower()).square()))
+    return Trial(
+        leaves=heads(),
+        theirs=lambda q, k, v: attend(q, k, v, causal=True, scale=1 / N, custom_attn_fn=ReluSquared()),
+    )
 
 
 @entry(authority="the paper's equation, densely")
 def power() -> Trial:
-    def weights(x: Tensor) -> Tensor:
-        fourth = x**4 * lower()
-        return fourth / fourth.sum(-1, keepdim=True)
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        fourth = (q @ k.mT) ** 4 * lower()
+        return (fourth / fourth.sum(-1, keepdim=True)) @ v
 
-    return Trial(leaves=heads(), theirs=dense(weights))
+    return Trial(leaves=heads(), theirs=theirs)

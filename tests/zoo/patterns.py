@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
-from transformers import BigBirdConfig, Gemma3TextConfig, LongformerConfig, ReformerConfig
+from transformers import BigBirdConfig, Gemma3TextConfig, LongformerConfig, ReformerConfig, SwinConfig
 from transformers.masking_utils import (
     and_masks,
     causal_mask_function,
@@ -24,8 +24,10 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention, Gemma3Ro
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 from transformers.models.mistral.modeling_mistral import eager_attention_forward as mistral_attention
 from transformers.models.reformer.modeling_reformer import LocalSelfAttention
+from transformers.models.swin.modeling_swin import SwinLayer, window_partition, window_reverse
 
 import attnc
+from attnc.helpers import moba_blocks, tree_ancestors
 from attnc.runtime.draw import draw
 from tests.zoo.authorities import added, hidden, merged, pairs, sdpa, split
 from tests.zoo.registry import ZOO, B, D, H, N, Trial, entry, heads, noise
@@ -336,17 +338,74 @@ def gate(q: Tensor, k: Tensor, n: int, top: int) -> Tensor:
     return chosen
 
 
-@entry(
-    authority="the paper's equations 2 to 6, query by query, in torch's scaled_dot_product_attention",
-    scene=lambda n: {"chosen": gate(noise(1, 1, n, 16), noise(1, 1, n, 16, seed=1), 64, 3)},
-)
+def _alike(n: int) -> dict[str, Tensor]:
+    """Queries of a block that choose alike."""
+    q = noise(1, 1, n // 64, 16).repeat_interleave(64, dim=2)
+    return moba_blocks(q, noise(1, 1, n, 16, seed=1), block=64, count=3)._asdict()
+
+
+@entry(authority="the paper's equations 2 to 6, query by query, in torch's scaled_dot_product_attention", scene=_alike)
 def moba() -> Trial:
     n, top = 8, 2
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        chosen = gate(q, k, n, top)
+        mask = torch.zeros(B, H, N, N, dtype=torch.bool)
+        for b, h, i in product(range(B), range(H), range(N)):
+            mask[b, h, i, i // n * n : i + 1] = True
+            for block in chosen[b, h, i].nonzero().flatten().tolist():
+                mask[b, h, i, block * n : (block + 1) * n] = True
+        return sdpa(q, k, v, mask)
+
     x = heads()
-    chosen = gate(x["q"], x["k"], n, top)
-    mask = torch.zeros(B, H, N, N, dtype=torch.bool)
-    for b, h, i in product(range(B), range(H), range(N)):
-        mask[b, h, i, i // n * n : i + 1] = True
-        for block in chosen[b, h, i].nonzero().flatten().tolist():
-            mask[b, h, i, block * n : (block + 1) * n] = True
-    return Trial(leaves=x, params={"n": n}, fixed={"chosen": chosen}, theirs=lambda q, k, v: sdpa(q, k, v, mask))
+    return Trial(
+        leaves=x, params={"n": n}, fixed=moba_blocks(x["q"], x["k"], block=n, count=top)._asdict(), theirs=theirs
+    )
+
+
+def _drafted(n: int) -> dict[str, Tensor]:
+    """64 guesses, two after each."""
+    return {"above": tree_ancestors((torch.arange(64) - 1)[None] // 2)}
+
+
+@entry(authority="each path from the text to a leaf by itself, in torch's scaled_dot_product_attention", scene=_drafted)
+def tree() -> Trial:
+    """Two trees of seven tokens after a text; the keys of another path are never given to the authority."""
+    parents = torch.tensor([[-1, -1, 0, 0, 1, 2, 2], [-1, 0, 1, 2, 3, -1, 5]])
+    count, text = parents.shape[1], N - 7
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = sdpa(q, k, v, is_causal=True)
+        rows = [list(out[b].unbind(1)) for b in range(B)]
+        for b, leaf in product(range(B), range(count)):
+            path = [leaf]
+            while (parent := int(parents[b, path[0]])) >= 0:
+                path.insert(0, parent)
+            seen = [*range(text), *(text + x for x in path)]
+            rows[b][text + leaf] = sdpa(*(x[b, :, seen] for x in (q, k, v)), is_causal=True)[:, -1]
+        return torch.stack([torch.stack(x, dim=1) for x in rows])
+
+    return Trial(leaves=heads(), fixed={"above": tree_ancestors(parents)}, theirs=theirs)
+
+
+@entry(authority="transformers: SwinLayer's windows, shift and mask, and its SwinAttention", length=56 * 56)
+def swin() -> Trial:
+    w, shift, height, width = 3, 1, 6, 9
+    config = SwinConfig(window_size=w, qkv_bias=False)
+    layer = SwinLayer(config, H * D, (height, width), H, shift_size=shift).eval()
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        states = hidden(layer.attention, {"q_proj": q, "k_proj": k, "v_proj": v})
+        image = layer.cyclic_shift(states.unflatten(1, (height, width)))
+        mask = layer.get_attn_mask(height, width, dtype=q.dtype, device=q.device)
+        layer.attention.o_proj = nn.Identity()
+        del layer.attention.relative_position_bias.relative_position_bias_table
+        layer.attention.relative_position_bias.relative_position_bias_table = bias
+        out = layer.attention(window_partition(image, w).flatten(1, 2), mask)[0]
+        image = window_reverse(out.unflatten(1, (w, w)), w, height, width)
+        return split(layer.cyclic_shift(image, reverse=True).flatten(1, 2), H)
+
+    return Trial(
+        leaves={**heads(n=height * width), "bias": noise((2 * w - 1) ** 2, H)},
+        params={"w": w, "shift": shift, "width": width}, theirs=theirs, dtype=torch.float32,
+    )  # fmt: skip

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import LlamaConfig, Qwen3Config, T5Config
+from torch.nn.functional import logsigmoid, normalize
+from transformers import DebertaV2Config, LlamaConfig, Qwen3Config, T5Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.deberta_v2.modeling_deberta_v2 import DisentangledSelfAttention
 from transformers.models.esm.modeling_esmfold import EsmFoldSelfAttention
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as gemma_attention
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 from transformers.models.speecht5.modeling_speecht5 import SpeechT5ScaledPositionalEncoding
 from transformers.models.t5.modeling_t5 import T5Attention
+from x_transformers.attend import Attend
+from x_transformers.x_transformers import DataDependentAlibi
 
 from tests.zoo.authorities import added, hidden, merged, sdpa, split
 from tests.zoo.registry import B, D, H, N, Trial, entry, heads, noise
@@ -152,3 +156,38 @@ def pair_bias() -> Trial:
         return split(module(merged(together), bias=bias.permute(0, 2, 3, 1))[0], H)
 
     return Trial(leaves={**heads(), "bias": noise(B, H, N, N)}, theirs=theirs)
+
+
+@entry(authority="x-transformers: DataDependentAlibi, in its Attend")
+def forgetting() -> Trial:
+    def theirs(q: Tensor, k: Tensor, v: Tensor, gates: Tensor) -> Tensor:
+        module = DataDependentAlibi(H, H)
+        module.to_forget_gates[0] = nn.Identity()  # [B, N, H]: its projection's result
+        return Attend(causal=True)(q, k, v, attn_bias=module(gates.mT))[0]
+
+    def mine(op: partial[Tensor], gates: Tensor, **vectors: Tensor) -> Tensor:
+        return op(*vectors.values(), c=logsigmoid(gates).cumsum(-1))
+
+    return Trial(leaves={**heads(), "gates": 2 + noise(B, H, N)}, theirs=theirs, mine=mine, dtype=torch.float32)
+
+
+@entry(authority="transformers: DisentangledSelfAttention of DeBERTa-v2")
+def disentangled() -> Trial:
+    span = 12  # shorter than the text: both ends are clamped
+
+    def theirs(q: Tensor, k: Tensor, v: Tensor, kr: Tensor, qr: Tensor) -> Tensor:
+        config = DebertaV2Config(
+            hidden_size=H * D, num_attention_heads=H, relative_attention=True, pos_att_type=["c2p", "p2c"],
+            max_relative_positions=span,
+        )  # fmt: skip
+        module = DisentangledSelfAttention(config).eval()
+        states = hidden(module, {"query_proj": q, "key_proj": k, "value_proj": v})
+        positions = hidden(module, {"pos_key_proj": kr[None], "pos_query_proj": qr[None]})[0]
+        every = torch.ones(B, 1, N, N, dtype=torch.bool)
+        return split(module(states, every, rel_embeddings=positions)[0], H)
+
+    def mine(op: partial[Tensor], q: Tensor, k: Tensor, v: Tensor, kr: Tensor, qr: Tensor) -> Tensor:
+        return op(q, k, v, c2p=q @ kr.mT, p2c=k @ qr.mT)
+
+    positions = {name: noise(H, 2 * span, D, seed=seed) for seed, name in ((3, "kr"), (4, "qr"))}
+    return Trial(leaves={**heads(), **positions}, params={"span": span}, theirs=theirs, mine=mine, dtype=torch.float32)
