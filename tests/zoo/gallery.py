@@ -61,9 +61,14 @@ def cost(entry: Entry) -> Cost:
     op, n = entry.op(), entry.length
     if not _masked(op):
         return Cost(length=n, tiles=1.0, pairs=1.0, exact=True)
-    made, ones = (op.tile_map(n, block=block, H=4, **_read(op, entry.scene(n))) for block in (BLOCK, (1, 1)))
+    inputs = _read(op, entry.scene(n))
+    made, ones = (op.tile_map(n, block=block, H=4, **inputs) for block in (BLOCK, (1, 1)))
     counts, live = made.counts(), ones.counts()
-    return Cost(length=n, tiles=1 - counts.empty / sum(counts), pairs=1 - live.empty / sum(live), exact=made.exact)
+    if ones.exact:
+        pairs = 1 - live.empty / sum(live)
+    else:  # beyond what a map of single pairs may cost: the pairs themselves
+        pairs = op.mask(n, H=4, **inputs).double().mean().item()
+    return Cost(length=n, tiles=1 - counts.empty / sum(counts), pairs=pairs, exact=made.exact)
 
 
 def _trial_mask(entry: Entry, trial: Trial) -> list[Kinds]:
