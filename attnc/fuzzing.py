@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,15 @@ BACKENDS = ("native", "eager", "ttir", "interpret", "triton")
 def fuzz(options: argparse.Namespace, inputs: Inputs) -> int:
     if (options.file is None) == (options.replay is None):
         raise Refused("fuzz takes a spec, or --replay and a file of saved calls")
-    names = list(dict.fromkeys(name.strip() for name in options.backend.split(",") if name.strip()))
+    asked = ("native" if options.replay is None else "") if options.backend is None else options.backend
+    names = list(dict.fromkeys(name.strip() for name in asked.split(",") if name.strip()))
     for name in names:
         if name not in BACKENDS:
             raise Refused(f"--backend: `{name}` is none of {', '.join(BACKENDS)}")
-    if not names:
+    if options.backend is not None and not names:
         raise Refused(f"--backend names none of {', '.join(BACKENDS)}")
+    if options.limit <= 0:
+        raise Refused("--limit is a number of seconds above 0")
     try:
         import hypothesis  # noqa: F401
         import torch
@@ -38,16 +43,20 @@ def fuzz(options: argparse.Namespace, inputs: Inputs) -> int:
     if "triton" in names and not torch.cuda.is_available():
         raise Refused("--backend triton needs a GPU, and torch finds none; ttir and interpret run the same kernels")
     if options.replay is not None:
-        return _replay(options)
+        return _replay(options, names)
     until = monotonic() + options.seconds if options.seconds is not None else float("inf")
     pool = _pool(options, inputs)
-    runs = [_run(options, name, pool, until) for name in names]
+    runs = []
+    for name in names:
+        run = _run(options, name, pool, until)
+        runs.append(run)
+        if options.format == "full":
+            print(_said(run), flush=True)
+        if run.failure is not None and options.save is not None:
+            print(f"saved in {_save(run, options.save)}", file=sys.stderr)
     if options.format == "json":
         json.dump({"seed": options.seed, "runs": [_described(run) for run in runs]}, sys.stdout, indent=2)
         print()
-    else:
-        for run in runs:
-            print(_said(run))
     return FAULTS if any(run.failure is not None for run in runs) else CLEAN
 
 
@@ -84,7 +93,7 @@ def _run(options: argparse.Namespace, backend: str, pool: list[Kernels], until: 
 
     told = _bar(backend, options.examples)
     settings: dict[str, Any] = {"examples": options.examples, "seed": options.seed, "until": until, "told": told}
-    run = Fuzz(backend=backend, kernels=pool, **settings).run()
+    run = Fuzz(backend=backend, kernels=pool, limit=options.limit, **settings).run()
     told(-1, False)
     return run
 
@@ -98,7 +107,10 @@ def _said(run: Run) -> str:
     if run.failure is None:
         return f"{run.backend}: {calls}, all equal to the reference"
     failure = run.failure
-    head = f"{run.backend}: call {failure.after} differs from the reference; made smaller:"
+    if failure.hung:
+        head = f"{run.backend}: call {failure.after} hangs, or takes longer than --limit allows:"
+    else:
+        head = f"{run.backend}: call {failure.after} differs from the reference; made smaller:"
     return f"{head}\n\n{as_python(failure.call, run.backend, failure.message)}"
 
 
@@ -123,28 +135,55 @@ def _described(run: Run) -> dict[str, object]:
     return made
 
 
-def _replay(options: argparse.Namespace) -> int:
-    """Make the saved calls again: those of what ``--format json`` printed."""
+def _save(run: Run, folder: str) -> Path:
+    """Keep a failure in a file of its own, named by what it holds: the same failure is the same file."""
+    from attnc.testing.script import saved
+
+    assert run.failure is not None
+    described = {"was": run.failure.message.splitlines()[0], **saved(run.failure.call, run.backend)}
+    text = json.dumps(described, indent=2) + "\n"
+    name = f"{run.failure.call.op.name}-{run.backend}-{sha256(text.encode()).hexdigest()[:8]}.json"
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _replay(options: argparse.Namespace, backends: list[str]) -> int:
+    """Make saved calls again, each on its own backend or on those asked for: what ``--format json`` printed, a file
+    that ``--save`` wrote, or a folder of them."""
     from attnc.testing.fuzz import wrong
-    from attnc.testing.process import Process
+    from attnc.testing.process import Hung, Process
     from attnc.testing.script import restored
 
-    try:
-        saved = [run["failure"]["call"] for run in json.loads(read(options.replay))["runs"] if run["failure"]]
-        calls = [restored(item) for item in saved]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Refused(f"{options.replay} is nothing that `attnc fuzz --format json` wrote: {error}") from error
+    root = Path(options.replay)
+    paths = sorted(root.glob("*.json")) if root.is_dir() else [root]
+    if not paths:
+        raise Refused(f"{root} holds no saved call: no *.json")
+    calls = []
+    for path in paths:
+        try:
+            held = json.loads(read(str(path)))
+            saved = [run["failure"]["call"] for run in held["runs"] if run["failure"]] if "runs" in held else [held]
+            calls += [(path.stem, *restored(item)) for item in saved]
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"{path} is nothing that `attnc fuzz` saved: {error}") from error
+    processes = {interpreted: Process(interpreted=interpreted, limit=options.limit) for interpreted in (False, True)}
     said = []
-    for call, backend in calls:
-        process = Process(interpreted=backend == "interpret")
-        said.append({"backend": backend, "message": wrong(call, backend, process)})
+    for name, call, own in calls:
+        for backend in backends or [own]:
+            try:
+                message = wrong(call, backend, processes[backend == "interpret"])
+            except Hung as error:
+                message = str(error)
+            said.append({"name": name, "backend": backend, "message": message})
+            if options.format == "full":
+                print(f"{name}, {backend}: {message or 'equal to the reference'}", flush=True)
+    for process in processes.values():
         process.close()
     if options.format == "json":
         json.dump({"replayed": said}, sys.stdout, indent=2)
         print()
-    else:
-        for item in said:
-            print(f"{item['backend']}: {item['message'] or 'equal to the reference'}")
     failed = sum(bool(item["message"]) for item in said)
     print(f"{count(len(said), 'call')}, {failed} of them wrong", file=sys.stderr)
     return FAULTS if failed else CLEAN

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from attnc.codegen.printer import AND, ATOM, COMPARE, OR, POWER, PRODUCT, SUM, UNARY, Names, Printer, Text, regroups
+from attnc.codegen.ranges import holds_zero
 from attnc.dsl.ir import (
     Apply,
     Concat,
@@ -69,6 +70,7 @@ _TENSOR = {
     Fn.COS: "torch.cos",
     Fn.FLOOR: "torch.floor",
 }
+_DTYPES = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}
 _NUMBER = {
     Fn.ABS: "abs",
     Fn.LOG: "math.log",
@@ -158,8 +160,7 @@ class TorchPrinter(Printer):
         return Text(text=f"{text}.to(acc)" if node.kind is Kind.FLOAT else text)
 
     def table(self, node: Table, index: Text) -> Text:
-        dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.kind]
-        return Text(text=f"_pick({node.values!r}, {index.text}, {dtype})")
+        return Text(text=f"_pick({node.values!r}, {index.text}, {_DTYPES[node.kind]})")
 
     def apply(self, node: Apply, args: Sequence[Text]) -> Text:
         return self._number(node, args) if node in self._plain else self._tensor(node, args)
@@ -200,9 +201,10 @@ class TorchPrinter(Printer):
         texts = [arg.text for arg in args]
         plain = [part in self._plain for part in node.args]
         if all(plain):  # numbers that Python's function may refuse
-            dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.args[0].kind]
-            args = [Text(text=f"torch.full((1, 1, 1, 1), {texts[0]}, dtype={dtype}, device=device)"), *args[1:]]
-            texts[0], plain[0] = args[0].text, False
+            texts[0], plain[0] = self._one(node.args[0], texts[0]), False
+            args = [Text(text=texts[0]), *args[1:]]
+        if fn in (Fn.FLOORDIV, Fn.MOD) and node.kind is Kind.INT and holds_zero(node.args[1]):
+            return Text(text=f"{'_quotient' if fn is Fn.FLOORDIV else '_remainder'}({', '.join(texts)})")
         if fn in _INFIX:
             return self._infix(node, args)
         if fn in _TENSOR:
@@ -224,11 +226,14 @@ class TorchPrinter(Printer):
                 parts = [f"_like({text}, {model})" if flat else text for text, flat in zip(texts, plain, strict=True)]
                 return Text(text=f"torch.clamp({', '.join(parts)})")
             case Fn.WHERE:
-                dtype = {Kind.BOOL: "torch.bool", Kind.INT: "torch.int64", Kind.FLOAT: "acc"}[node.kind]
                 if plain[0]:
+                    texts[1:] = [
+                        self._one(part, text) if flat else text
+                        for part, text, flat in zip(node.args[1:], texts[1:], plain[1:], strict=True)
+                    ]
                     return Text(text=f"({texts[1]} if {texts[0]} else {texts[2]})")
                 if plain[1] and plain[2]:
-                    texts[1] = f"_full({texts[1]}, {texts[0]}, {dtype})"
+                    texts[1] = f"_full({texts[1]}, {texts[0]}, {_DTYPES[node.kind]})"
                 return Text(text=f"torch.where({', '.join(texts)})")
             case Fn.INT:
                 return Text(text=f"{args[0].within(ATOM)}.to(torch.int64)")
@@ -236,6 +241,10 @@ class TorchPrinter(Printer):
                 return Text(text=f"{args[0].within(ATOM)}.to(acc)")
             case _:
                 raise AssertionError(fn)
+
+    def _one(self, node: Expr, text: str) -> str:
+        """A number as a tensor, which broadcasts."""
+        return f"torch.full((1, 1, 1, 1), {text}, dtype={_DTYPES[node.kind]}, device=device)"
 
     def other(self, node: Expr, args: Sequence[Text]) -> Text:
         """Token-wise vectors: [B, heads, tokens, dim]."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from attnc.codegen.printer import AND, ATOM, COMPARE, OR, PRODUCT, SUM, UNARY, Names, Printer, Text, regroups
-from attnc.codegen.ranges import int_range, needs_int64
+from attnc.codegen.ranges import holds_zero, int_range, needs_int64
 from attnc.dsl.ir import Apply, Const, Expr, Fn, Kind, Load, Table
 
 # Functions that a template defines as @triton.jit helpers, because Triton has none that runs on every backend.
@@ -139,7 +139,10 @@ class TritonPrinter(Printer):
             ):  # fmt: skip
                 parts = [self._tensor(part, text) for part, text in zip(node.args, args, strict=True)]
                 parts += [self.vector] if fn is Fn.TANH else []
-                return Text(text=f"{self._use(fn)}({', '.join(parts)})")
+                text = f"{self._use(fn)}({', '.join(parts)})"
+                if fn is Fn.FLOORDIV and holds_zero(node.args[1]):  # a GPU gives anything; x % 0 is x by itself
+                    text = f"tl.where({args[1].within(COMPARE + 1)} == 0, 0, {text})"
+                return Text(text=text)
             case _:
                 assert_never(fn)
 

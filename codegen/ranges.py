@@ -54,6 +54,12 @@ def int_range(expr: Expr, env: Mapping[Expr, Range] | None = None) -> Range:
     return _ranges((expr,), env or {})[expr]
 
 
+def holds_zero(expr: Expr) -> bool:
+    """Whether an INT expression may be 0: as a divisor it needs care, for ``x // 0 = 0`` and ``x % 0 = x``."""
+    low, high = int_range(expr)
+    return low <= 0 <= high
+
+
 def needs_int64(roots: Iterable[Expr], env: Mapping[Expr, Range] | None = None) -> frozenset[Expr]:
     """INT nodes whose value, or an INT operand's value, may leave 32 bits: they are computed in 64."""
     wide: set[Expr] = set()

@@ -1,7 +1,8 @@
 """Fuzzing for users: is what the compiler made of a spec equal to the dense reference?
 
 ``assert_matches_reference`` checks one call, ``calls`` draws calls of an op, ``specs``, ``masks`` and ``scores`` draw
-texts. ``attnc fuzz`` does all of it for one file. The strategies need hypothesis: ``pip install 'attnc[fuzz]'``."""
+texts, ``mutants`` changes one. ``attnc fuzz`` does all of it for one file. The strategies need hypothesis:
+``pip install 'attnc[fuzz]'``."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ if TYPE_CHECKING:
     from attnc.testing.drawing import calls, shapes
     from attnc.testing.family import calls as calls_of_specs
     from attnc.testing.grammar import masks, scores, specs
+    from attnc.testing.mutation import mutants
     from attnc.testing.script import unpacked
 
 __all__ = [
-    "Call", "assert_matches_reference", "calls", "calls_of_specs", "masks", "scores", "shapes", "specs", "strided",
-    "unpacked",
+    "Call", "assert_matches_reference", "calls", "calls_of_specs", "masks", "mutants", "scores", "shapes", "specs",
+    "strided", "unpacked",
 ]  # fmt: skip
 
 _PLACES = {
@@ -27,6 +29,7 @@ _PLACES = {
     "shapes": "drawing",
     "calls_of_specs": "family",
     "masks": "grammar",
+    "mutants": "mutation",
     "scores": "grammar",
     "specs": "grammar",
     "strided": "call",

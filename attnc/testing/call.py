@@ -134,12 +134,12 @@ def _leaves(call: Call) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Te
     return vectors, inputs, wanted
 
 
-def outcome(call: Call, backend: str, *, step: float = 0.0) -> dict[str, Tensor]:
+def outcome(call: Call, backend: str, *, step: float = 0.0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     """Every result, and the gradient of every float tensor under fixed cotangents (moved by a relative ``step``, up
-    and down by turns), as ``d_name``. ``reference``: in float64."""
+    and down by turns), as ``d_name``. ``dtype``: that the reference computes in."""
     vectors, inputs, leaves = _leaves(call)
     if backend == "reference":
-        made = call.op.reference(*vectors.values(), **inputs, **call.options, dtype=torch.float64)
+        made = call.op.reference(*vectors.values(), **inputs, **call.options, dtype=dtype)
     else:
         made = call.op(*vectors.values(), **inputs, **call.options, backend=backend)
     results: dict[str, Tensor] = {"out": made} if isinstance(made, Tensor) else made._asdict()
@@ -303,6 +303,17 @@ def compare(call: Call, actual: Mapping[str, Tensor], *, what: str = "") -> None
         except AssertionError:  # terms that cancel are measured where it matters: that is ten references
             sizes = sizes or terms(exact, expected)
             assert_close(found, x, **settings, terms=sizes[name])
+
+
+def computable(call: Call) -> bool:
+    """Whether the dense reference gives the same in the precision that the call is computed in as in float64."""
+    computed = COMPUTED.get(call.dtype, torch.float32)
+    found = outcome(call.prepared(computed), "reference", dtype=computed)
+    try:
+        compare(call, {name: x.to(_expected_dtype(call, name)) for name, x in found.items()})
+    except AssertionError:
+        return False
+    return True
 
 
 def _stored(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from attnc.testing.call import Call, compare, outcome, poisoned_outcome
+from attnc.testing.call import Call, compare, computable, outcome, poisoned_outcome
 from attnc.testing.drawing import LENGTHS, PAIRS, requests
 from attnc.testing.kernels import Kernels, Request, arguments
-from attnc.testing.process import Process
+from attnc.testing.process import Hung, Process
 
 _SMALLER = 150  # calls at most, to make one that fails smaller
 
@@ -25,6 +25,7 @@ class Failure:
     call: Call
     message: str
     after: int  # calls, this one included
+    hung: bool = False  # it was not made smaller
 
 
 @dataclass(kw_only=True)
@@ -58,13 +59,14 @@ class Fuzz:
     seed: int
     until: float = float("inf")
     told: Callable[[int, bool], None] = lambda done, shrinking: None
-    process: Process | None = None  # where the backend runs: one of its own, else
+    limit: float | None = None  # seconds that a call may take, compiling included
+    process: Process | None = None  # where the backend runs, and left open; one of its own, else
 
     def run(self) -> Run:
         """The same run for the same arguments, unless the time is over."""
         made = Run(backend=self.backend)
         interpreted = self.backend == "interpret"
-        process = self.process or Process(interpreted=interpreted)
+        process = self.process or Process(interpreted=interpreted, limit=self.limit)
         tried = 0
 
         @settings(
@@ -92,18 +94,23 @@ class Fuzz:
         except (_Wrong, _Enough):
             pass
         finally:
-            process.close()
+            if self.process is None:
+                process.close()
         return made
 
     def _one(self, process: Process, kernels: Kernels, request: Request, made: Run) -> None:
         call = arguments(kernels, request)
-        message = wrong(call, self.backend, process)
-        if not message:
-            return
-        if "differ" in message and undetermined(call, self.backend, process):
-            made.undetermined += 1
-            return
         after = made.failure.after if made.failure is not None else made.examples
+        try:
+            message = wrong(call, self.backend, process)
+            if not message:
+                return
+            if "differ" in message and undetermined(call, self.backend, process):
+                made.undetermined += 1
+                return
+        except Hung as error:  # smaller ones would each wait as long
+            made.failure = Failure(call=call, message=f"{self.backend}: {error}", after=after, hung=True)
+            raise _Enough from error
         made.failure = Failure(call=call, message=message, after=after)
         raise _Wrong
 
@@ -117,23 +124,28 @@ def _drawn(draw: Any, pool: Sequence[Kernels], interpreted: bool) -> tuple[Kerne
 
 
 def wrong(call: Call, backend: str, process: Process) -> str:
-    """What is wrong with a call; nothing where all is well."""
+    """What is wrong with a call; nothing where all is well. Raises Hung."""
     try:
         compare(call, process.call(poisoned_outcome, call, backend), what=f"{backend} ")
     except AssertionError as error:
         return str(error)
+    except Hung:
+        raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def undetermined(call: Call, backend: str, process: Process) -> bool:
-    """Whether what was found lies within the reference's results for arguments that are moved by a rounding of their
-    dtype: derivatives jump at a kink (relu, max, clamp), and no rounding tells the sides of one apart."""
+    """Whether the reference settles nothing: it is NaN somewhere, or another in the precision that the call is computed
+    in; or what was found lies within its results for arguments that are moved by a rounding of their dtype, for
+    derivatives jump at a kink (relu, max, clamp), and no rounding tells the sides of one apart."""
     step = torch.finfo(call.dtype).eps / 2
     exact = call.exact()
-    found = process.call(poisoned_outcome, call, backend)
     expected = outcome(exact, "reference")
+    if any(x.isnan().any() for x in expected.values()) or not computable(call):
+        return True
+    found = process.call(poisoned_outcome, call, backend)
     low, high = dict(expected), dict(expected)
     for seed in range(8):
         moved = outcome(exact.disturbed(step, torch.Generator().manual_seed(seed)), "reference")

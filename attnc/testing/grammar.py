@@ -365,6 +365,14 @@ def scores(draw: Draw, *, depth: int = 3) -> Part:
     return Part(text=made, inputs="  ".join(text.declarations.values()))
 
 
+@st.composite
+def normalizations(draw: Draw) -> Part:
+    """Normalizations: those of the library, and pairs of weight and divisor."""
+    text = Text(draw=draw)
+    made, _ = _normalization(text)
+    return Part(text=made, inputs="  ".join(text.declarations.values()))
+
+
 def specs() -> st.SearchStrategy[str]:
     """Specs as text: one or two branches, any score, mask, normalization and emits."""
     return drawn_specs().map(lambda drawn: drawn[0])

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from threading import Event, Timer
 from typing import Any, BinaryIO
 
 import torch
@@ -23,11 +24,17 @@ class Ended(RuntimeError):
     """The process is gone: a crash of what it ran."""
 
 
-class Process:
-    """The process, started at the first call. ``interpreted``: with TRITON_INTERPRET=1, else without."""
+class Hung(Ended):
+    """The process was ended, for it gave no answer in time."""
 
-    def __init__(self, *, interpreted: bool = False) -> None:
+
+class Process:
+    """The process, started at the first call. ``interpreted``: with TRITON_INTERPRET=1, else without. ``limit``:
+    seconds that a call may take, starting and compiling included."""
+
+    def __init__(self, *, interpreted: bool = False, limit: float | None = None) -> None:
         self._interpreted = interpreted
+        self._limit = limit
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -35,11 +42,25 @@ class Process:
         if process is None or process.poll() is not None:
             process = self._process = _start(self._interpreted)
         assert process.stdin is not None and process.stdout is not None, "made with pipes"
+        late = Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = Timer(self._limit or 0, end)
+        if self._limit is not None:
+            timer.start()
         try:
             _send(process.stdin, (function, args))
             done, value = _receive(process.stdout)
         except (EOFError, BrokenPipeError) as error:
-            raise Ended(f"the process that ran it ended with status {process.wait()}") from error
+            status = process.wait()
+            if late.is_set():
+                raise Hung(f"no answer within {self._limit:g} s") from error
+            raise Ended(f"the process that ran it ended with status {status}") from error
+        finally:
+            timer.cancel()
         if not done:
             raise value
         return value

@@ -278,6 +278,16 @@ CASES |= {
         spec="score (i - j) / 35  normalize weight(s) = tanh(s) divisor(t) = 1 + t ** 2"
     ),
     "a constant": Case(spec="score 0.0  mask causal  normalize softmax"),
+    # found in mutants
+    "division by zero": _masked("5 % j < 3 or i // (j - 7) == 0 or (i - j) % (M // 99) == 0"),
+    "division by a param of zero": Case(
+        spec=f"param p: int  {S}mask i % p == j // p + i  normalize softmax", params={"p": 0}
+    ),
+    "a bound that is a number or a tensor": Case(
+        spec=f"param s: int[H]  {S}mask dilated(2, s[h]) and global(2)  normalize softmax",
+        params={"s": [4, 2]},
+        options={"q_offset": 5},
+    ),
     # branches
     "differential": Case(
         spec="query q1, q2  key k1, k2  value v  input lam: f32[H]  "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch import Tensor
 
 import attnc
 from attnc.cli import main
+from attnc.fuzzing import _said
 from attnc.testing.call import Call, assert_matches_reference, outcome
 from attnc.testing.fuzz import Fuzz, Run
 from attnc.testing.kernels import LAYOUTS, VALUES, Kernels, Request, arguments, pool
+from attnc.testing.process import Process
 from attnc.testing.script import as_python, restored, saved
 
 SPEC = """attention fuzzed {
@@ -129,24 +132,68 @@ def test_replay(spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     kept = tmp_path / "failures.json"
     kept.write_text(json.dumps({"runs": [{"failure": None}, {"failure": {"call": saved(run.failure.call, "eager")}}]}))
     assert main(["fuzz", "--replay", str(kept)]) == 0
-    assert capsys.readouterr().out == "eager: equal to the reference\n"
+    assert capsys.readouterr().out == "failures, eager: equal to the reference\n"
+
+
+def test_what_is_saved_is_replayed(spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A file for each failure, the same for the same one; a folder of them is made again, as long as it fails."""
+    monkeypatch.setattr("attnc.testing.process.Process", lambda **options: Broken())
+    monkeypatch.setattr("attnc.testing.fuzz.Process", lambda **options: Broken())
+    monkeypatch.setattr("attnc.testing.fuzz._SMALLER", 3)
+    folder = tmp_path / "kept" / "here"
+    command = ["fuzz", spec, "--backend", "eager,ttir", "--kernels", "1", "--dtype", "f32", "--save", str(folder)]
+    assert main(command) == main(command) == 1
+    one, other = sorted(folder.iterdir())
+    assert (one.name[:13], other.name[:12]) == ("fuzzed-eager-", "fuzzed-ttir-")
+    assert json.loads(one.read_text())["was"].startswith("eager d_k: ")
+    capsys.readouterr()
+    assert main(["fuzz", "--replay", str(folder)]) == 1
+    told = [line.split(": ")[:2] for line in capsys.readouterr().out.splitlines()]
+    assert told == [[f"{one.stem}, eager", "eager d_k"], [f"{other.stem}, ttir", "ttir d_k"]]
+    assert main(["fuzz", "--replay", str(one), "--backend", "ttir", "--format", "json"]) == 1
+    (said,) = json.loads(capsys.readouterr().out)["replayed"]
+    assert (said["name"], said["backend"]) == (one.stem, "ttir")
+
+
+def sleeps(call: Call, backend: str) -> None:
+    time.sleep(60)
+
+
+def test_a_backend_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails, is not made smaller, and the next call has a process again."""
+    monkeypatch.setattr("attnc.testing.fuzz.poisoned_outcome", sleeps)
+    process = Process(limit=0.2)
+    run = Fuzz(backend="eager", kernels=drawn(1), examples=5, seed=0, process=process).run()
+    assert run.failure is not None and run.failure.hung
+    assert (run.failure.after, run.failure.message) == (1, "eager: no answer within 0.2 s")
+    assert "call 1 hangs, or takes longer than --limit allows" in _said(run)
+    process.close()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "fuzz takes a spec, or --replay and a file of saved calls"),
+        (["{spec}", "--limit", "0"], "--limit is a number of seconds above 0"),
+        (["--replay", "{folder}"], "holds no saved call: no *.json"),
         (["{spec}", "--replay", "x"], "fuzz takes a spec, or --replay"),
         (["{spec}", "--backend", "cuda"], "--backend: `cuda` is none of native, eager, ttir, interpret, triton"),
         (["{spec}", "--backend", ","], "--backend names none of native"),
         (["{spec}", "--dtype", "f8"], "--dtype: `f8` is no list of f32"),
-        (["--replay", "{spec}"], "nothing that `attnc fuzz --format json` wrote"),
+        (["--replay", "{spec}"], "nothing that `attnc fuzz` saved"),
         (["missing.attn"], "missing.attn: No such file"),
     ],
 )
 def test_bad_use(arguments: list[str], said: str, spec: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fuzz", *(text.format(spec=spec) for text in arguments)]) == 2
+    folder = Path(spec).parent
+    assert main(["fuzz", *(text.format(spec=spec, folder=folder) for text in arguments)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_triton_needs_a_gpu(spec: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["fuzz", spec, "--backend", "eager,triton"]) == 2
+    assert "--backend triton needs a GPU, and torch finds none" in capsys.readouterr().err
 
 
 def test_needs_hypothesis(spec: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,6 +320,18 @@ def _read(x, *index):
     return found if found.dtype == torch.bool or found.is_floating_point() else found.to(torch.int64)
 
 
+def _quotient(x, y):
+    """Of integers, where y may be 0: x // 0 = 0."""
+    y = y if isinstance(y, torch.Tensor) else _like(y, x)
+    return torch.where(y == 0, 0, x // torch.where(y == 0, 1, y))
+
+
+def _remainder(x, y):
+    """Of integers, where y may be 0: x % 0 = x."""
+    y = y if isinstance(y, torch.Tensor) else _like(y, x)
+    return torch.where(y == 0, x, x % torch.where(y == 0, 1, y))
+
+
 def _pick(values, index, dtype):
     """Elements of a compile-time list, the nearest where the index is outside."""
     return _read(torch.tensor(values, dtype=dtype, device=index.device), index)
