@@ -72,17 +72,20 @@ class Coverage:
         mark = partial(self._mark, name or "")
         for node in list(tree.find_all(nodes.If)):
             chain = any(node in parent.elif_ for parent in tree.find_all(nodes.If))
-            node.body.insert(0, nodes.Output([mark(node, "elif" if chain else "if")]))
+            self._enclose(node.body, mark(node, "elif" if chain else "if"))
             if not chain:
-                node.else_.insert(0, nodes.Output([mark(node, "else" if node.else_ else "not")]))
+                self._enclose(node.else_, mark(node, "else" if node.else_ else "not"))
         for loop in list(tree.find_all(nodes.For)):
-            loop.body.insert(0, nodes.Output([mark(loop, "for")]))
+            self._enclose(loop.body, mark(loop, "for"))
         for choice in list(tree.find_all(nodes.CondExpr)):
             choice.expr1 = mark(choice, f"`{_shown(choice.test)}`", choice.expr1)
             choice.expr2 = mark(choice, f"not `{_shown(choice.test)}`", choice.expr2 or nodes.Const(""))
         nodes_of = tree.set_environment(self.environment)
         assert isinstance(nodes_of, nodes.Template)
         return nodes_of
+
+    def _enclose(self, body: list[nodes.Node], mark: nodes.Call) -> None:
+        body.insert(0, nodes.Output([mark]))
 
     def _mark(self, template: str, node: nodes.Node, what: str, value: nodes.Expr | None = None) -> nodes.Call:
         self.hits[template, node.lineno, what] += 0
