@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import attnc
-from attnc.testing.call import cotangents, make, outcome
+from attnc.testing.call import check, cotangents, make, outcome
 from attnc.testing.tolerance import unit_roundoff
 
 ALIBI = """
@@ -94,3 +94,27 @@ def test_slopes_of_half_precision_lose_what_rounding_the_output_does() -> None:
         expected["d_slope"],
         bound,
     )
+
+
+@pytest.mark.parametrize("N", [1, 48], ids=["decode", "forward"])
+def test_weights_that_cannot_matter_are_zero(N: int) -> None:
+    """2 ** -80 of a row's largest weight is the least there is; below 2 ** -126 one number takes as long as a hundred.
+    The gradient of v is the weights' sum."""
+    op = attnc.loads("attention a { score dot(q, k)  normalize softmax }")
+    exponent = torch.tensor([1.0, 40, 79, 81, 100, 125, 127, 140, 148, 200])
+    q = (-exponent * log(2))[:, None, None, None].expand(-1, 1, N, 1)
+    k, v = (torch.tensor([0.0, 1.0])[:, None].repeat(len(exponent), 1, 1, 1) for _ in range(2))
+    out = op(q, k, v.requires_grad_(), backend="native")
+    assert isinstance(out, Tensor)
+    (dv,) = torch.autograd.grad(out.sum(), v)
+    weight = torch.where(exponent < 80, torch.exp2(-exponent.double()) / (1 + torch.exp2(-exponent.double())), 0)
+    allowed = (exponent + 8) * torch.finfo(torch.float32).eps * weight  # rounded: the score, its share, the weight
+    assert ((out - weight[:, None, None, None]).abs() <= allowed[:, None, None, None]).all(), out[:, 0, 0, 0]
+    assert ((dv[:, 0, 1, 0] / N - weight).abs() <= allowed).all(), dv[:, 0, 1, 0]
+
+
+def test_small_weights_over_a_smaller_divisor() -> None:
+    """Weights of 2 ** -90 each, divided by about as much: all that a row has."""
+    op = attnc.loads("attention a { score dot(q, k) - 62  normalize weight(s) = exp(s) divisor(t) = t + 1e-30 }")
+    sizes = {"B": 1, "H": 1, "G": 1, "N": 40, "M": 70, "D": 8, "E": 8}
+    check(make(op, sizes, seed=1), "native", torch.float32)
