@@ -19,13 +19,14 @@ from attnc.codegen.names import Naming
 from attnc.codegen.native.print_cpp import CppPrinter, TensorText
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.ranges import in_bounds
-from attnc.dsl.ir import Axis, Expr, Kind, Load, Side, Symbol, dependencies, postorder
+from attnc.dsl.ir import Apply, Axis, Expr, Fn, Kind, Load, Side, Symbol, Table, dependencies, postorder
 
 LEVELS: tuple[Axes, ...] = (HEADS, ROW, HEAD, ALL)  # a head, a query, a key, a pair
 _FIELDS = ("c.", "r.", "k.", "")
 
 # Names that the functions around printed statements use.
 _WORDS = ["a", "c", "r", "k", "i", "j", "s", "l", "m", "g", "d_dot", "d_input", "dot", "keys", "found", "x"]
+_LIGHT = frozenset((Fn.ADD, Fn.SUB, Fn.NEG, Fn.MUL, Fn.ABS, Fn.MIN, Fn.MAX, Fn.FLOAT, Fn.TANH))
 _POINTERS = {Kind.FLOAT: "real", Kind.INT: "i64", Kind.BOOL: "bool"}
 
 
@@ -55,7 +56,7 @@ class NativeMap:
     exponential: bool
     plain: bool
     fused: bool
-    identity: bool
+    light: bool  # one dot, and arithmetic of it
     rowmax: bool
     entropy: bool
     score: Function
@@ -272,6 +273,18 @@ def own_dots(group: Group, item: Map) -> list[tuple[Symbol, str, str]]:
     return [(symbol, query, key) for symbol, query, key in group.dots if symbol in used]
 
 
+def _light(score: Expr) -> bool:
+    """Whether what varies with the pair is little code: it is printed once for each accumulator of a register block."""
+
+    def allowed(node: Expr) -> bool:
+        return node.fn in _LIGHT if isinstance(node, Apply) else not isinstance(node, Load | Table)
+
+    def varies(node: Expr) -> bool:
+        return {"i", "j"} <= dependencies(node) or any(isinstance(part, Symbol) for part in postorder(node))
+
+    return all(allowed(node) or not varies(node) for node in postorder(score))
+
+
 def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> NativeMap:
     naming, printer = builder.naming, builder.printer
     dots = own_dots(builder.group, item)
@@ -290,7 +303,7 @@ def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> Nativ
         exponential=item.exponential,
         plain=item.plain,
         fused=found.fused,
-        identity=len(dots) == 1 and found.rest == dots[0][0],
+        light=len(dots) == 1 and _light(found.rest),
         rowmax=item.rowmax,
         entropy=item.entropy,
         score=builder.function(found.rest),

@@ -118,3 +118,15 @@ def test_small_weights_over_a_smaller_divisor() -> None:
     op = attnc.loads("attention a { score dot(q, k) - 62  normalize weight(s) = exp(s) divisor(t) = t + 1e-30 }")
     sizes = {"B": 1, "H": 1, "G": 1, "N": 40, "M": 70, "D": 8, "E": 8}
     check(make(op, sizes, seed=1), "native", torch.float32)
+
+
+def test_tanh_is_exact_to_its_roundings() -> None:
+    """Scores of one key, seen through lse, on both sides of where the polynomial ends: eight roundings of tanh and of
+    the exponent. Every vector has one lane beyond it, or none."""
+    op = attnc.loads("attention a { score tanh(dot(q, k))  normalize softmax  emit lse }")
+    x = torch.cat([torch.linspace(-0.7499, 0.7499, 4800), torch.logspace(-6, 1, 4800)])
+    for q in (x, torch.where(torch.arange(len(x)) % 16 == 3, 5.0, x)):
+        made = op(q[None, None, :, None], torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), backend="native")
+        assert isinstance(made, tuple)
+        exact = torch.tanh(q.double())
+        assert ((made.lse[0, 0] - exact).abs() <= 8 * torch.finfo(torch.float32).eps / 2 * exact.abs()).all()
