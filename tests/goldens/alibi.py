@@ -693,7 +693,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = false;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef element out;
@@ -786,7 +786,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = false;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef element out;
@@ -926,7 +926,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = false;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef element out;

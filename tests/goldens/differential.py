@@ -786,7 +786,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_pos {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -874,7 +874,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_pos {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1007,7 +1007,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_pos {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1171,7 +1171,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_neg {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1259,7 +1259,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_neg {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1392,7 +1392,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_neg {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;

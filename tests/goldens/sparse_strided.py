@@ -801,7 +801,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -893,7 +893,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1033,7 +1033,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1197,7 +1197,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1286,7 +1286,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
@@ -1423,7 +1423,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
 struct Map_out {
   static constexpr int DOTS = 1, DIMS[] = {ATTNC_D};
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
-  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, IDENTITY = true;
+  static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
   static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
   typedef real out;
