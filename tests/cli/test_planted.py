@@ -14,6 +14,7 @@ from jinja2 import Environment
 
 from attnc.codegen.environment import environment
 from tests.coverage_templates import Coverage
+from tests.execution_templates import Marking, executed, stripped
 from tests.planted import MUTATIONS, Mutation, fuzzed, planted
 
 
@@ -77,6 +78,27 @@ def test_branches_that_nothing_renders_are_told() -> None:
     assert {branch[1:] for branch, count in coverage.hits.items() if not count} == {(1, "not")}
     made.get_template("t").render(items=[])
     assert all(coverage.hits.values())
+
+
+def test_marks_tell_which_lines_are_of_a_branch() -> None:
+    from jinja2 import DictLoader
+
+    values = {"b": True, "items": [1, 2]}
+    plain = Environment(loader=DictLoader({"t": TEMPLATE}), trim_blocks=True)
+    marking = Marking(Environment(loader=DictLoader({"t": TEMPLATE}), trim_blocks=True))
+    text, spans = stripped(marking.environment.get_template("t").render(values))
+    assert text == plain.get_template("t").render(values) == "B\nfirstother"
+    names = {number: (line, what) for (_, line, what), number in marking.numbers.items()}
+    places = {(*names[number], first, last) for number, first, last in spans}
+    assert places == {
+        (3, "elif", 1, 1), (6, "for", 2, 2), (6, "`first.loop`", 2, 2), (6, "not `first.loop`", 2, 2)
+    }  # fmt: skip
+
+
+def test_a_branch_is_executed_where_its_lines_are() -> None:
+    code, run = {1, 4, 5, 9}, {1, 4}
+    spans = [(0, 4, 5), (1, 5, 6), (2, 2, 3), (3, 6, 8), (4, 9, 9)]
+    assert list(executed(spans, code, run)) == [0, 2]  # 2: nothing to run, beside lines that do
 
 
 def test_counting_changes_nothing_of_a_module() -> None:
