@@ -94,7 +94,7 @@ def emit(program: Program, plan: Plan) -> str:
         public=naming.public,
         precision=plan.precision,
         tanh_approx=_tanh_approx(plan.target),
-        entropy=any(item.entropy and item.exponential for item in program.maps),
+        base_two=any(m.exponential and (m.fused or m.entropy) for found in by_group for k in found for m in k.maps),
         rows=rows,
         columns=columns,
         strided=any(t.step > 1 for t in passes),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from attnc.codegen import build
-from attnc.codegen.exponent import Exponent, exponent, pulled, regrouped
+from attnc.codegen.exponent import LOG2E, Exponent, exponent, pulled, regrouped
 from attnc.codegen.kernel import (
     ALL,
     HEAD,
@@ -25,6 +25,7 @@ from attnc.codegen.kernel_builder import Builder
 from attnc.codegen.lower import G, Group, InputGradient, Map, Program, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.printer import Text
+from attnc.codegen.relative import sloped
 from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
@@ -156,19 +157,35 @@ class _Lines:
 
 
 def _map_text(
-    builder: Builder, item: Map, levels: Sequence[Axes], lines: _Lines, wanted: Mapping[str, Expr]
+    builder: Builder,
+    item: Map,
+    levels: Sequence[Axes],
+    lines: _Lines,
+    wanted: Mapping[str, Expr],
+    *,
+    slopes: bool = False,
 ) -> MapText:
-    """What every kernel prints of a map: score, mask and weight, and the cotangents in ``wanted``."""
+    """What every kernel prints of a map: score, mask and weight, and the cotangents in ``wanted``. ``slopes``: what
+    grows with the position may be added as a vector along the tile, for which the kernel has registers."""
     builder.enter(item)
     score, weight = f"s{item.tag}", f"p{item.tag}"
     found = exponent(item.score) if item.exponential else Exponent(scale=build.const(1.0), rest=item.score, fused=False)
     rest = builder.near(found.rest)
     whole = builder.full(score, rest)
     notes = builder.note("s", score)
-    made = builder.block({score: rest}, levels, finish=_inner(whole, score), notes=notes)
-    score_lines = lines.place(made)
     scale, scale_log2 = _scales(builder, item, found.scale, levels, lines)
-    if item.exponential and not whole:
+    slope_lines: tuple[str, ...] = ()
+    parts = None
+    if slopes and found.fused:
+        parts = sloped(found.rest, item.mask, builder.axis, build.mul(found.scale, LOG2E))
+    if parts is not None:
+        near = builder.near(parts.rest)
+        roots = {score: near, f"along{item.tag}": parts.along, f"across{item.tag}": parts.across}
+        finish = _inner(builder.full(score, near), score)
+        slope_lines = lines.place(builder.block(roots, levels, finish=finish, notes=notes, keep=False))
+    made = builder.block({score: rest}, levels, finish=_inner(whole, score), notes=notes, keep=parts is None)
+    score_lines = lines.place(made)
+    if item.exponential and not whole and parts is None:
         builder.printer.leaves.setdefault(rest, score)
     mask_lines = lines.place(builder.live(levels))
     weight_lines: tuple[str, ...] = ()
@@ -196,6 +213,7 @@ def _map_text(
         scale=scale,
         scale_log2=scale_log2,
         fused=found.fused,
+        slope_lines=slope_lines,
         weight_lines=weight_lines,
         gradient_lines=lines.place(gradient_lines),
         guards=guards,
@@ -240,7 +258,7 @@ def _forward(program: Program, group: Group, naming: Naming, described: bool) ->
     tensors += builder.read_arguments(group.reads if group.partial else (*group.reads, *group.divisor_reads))
     maps = []
     for item in group.maps:
-        text = _map_text(builder, item, (ROW, ALL), lines, {})
+        text = _map_text(builder, item, (ROW, ALL), lines, {}, slopes=True)
         raw = f"raw{item.tag}"
         raw_lines: tuple[str, ...] = ()
         if item.rowmax and not (item.exponential and item.raw == item.score):

@@ -16,7 +16,7 @@ from attnc.codegen import build
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import Apply, Axis, Const, Dot, Expr, Fn, Kind, Load, Size, Symbol, dependencies, postorder, rebuild
 
-_LOG2E = math.log2(math.e)
+LOG2E = math.log2(math.e)
 _BOUNDED = frozenset((Fn.TANH, Fn.SIGMOID, Fn.SIN, Fn.COS, Fn.ERF))
 _DECISIONS = frozenset((Fn.INT, Fn.FLOOR, Fn.FLOORDIV, Fn.MOD, Fn.SIGN, Fn.EQ, Fn.NE, Fn.LT, Fn.LE, Fn.GT, Fn.GE))
 _HEADS: frozenset[Axis] = frozenset(("b", "h"))
@@ -35,24 +35,24 @@ class Exponent:
 @lru_cache(maxsize=64)
 def exponent(score: Expr) -> Exponent:
     """The score split; ``scale`` is 1 where nothing is known to be positive and uniform."""
-    factors = _factors(regrouped(score))
+    factors = factors_of(regrouped(score))
     taken = [factor for factor in factors if _positive(factor)]
-    rest = _product(factor for factor in factors if not _positive(factor))
+    rest = product_of(factor for factor in factors if not _positive(factor))
     if not taken and isinstance(rest, Apply) and rest.fn in (Fn.ADD, Fn.SUB):
         found = _scaled_sum(rest)
         if found is not None:
             taken, rest = found
-    scale = _product(taken)
+    scale = product_of(taken)
     most = _most(scale)
     bounded = isinstance(rest, Apply) and rest.fn in _BOUNDED
-    return Exponent(scale=scale, rest=rest, fused=bounded or (most is not None and most * _LOG2E <= 1))
+    return Exponent(scale=scale, rest=rest, fused=bounded or (most is not None and most * LOG2E <= 1))
 
 
 def pulled(value: Expr, axes: frozenset[Axis]) -> tuple[Expr, Expr]:
     """``value`` as a product of what varies over a tile and what at most varies with ``axes``."""
-    factors = _factors(value)
-    free = [factor for factor in factors if _uniform(factor) and dependencies(factor) <= axes]
-    return _product(factor for factor in factors if factor not in free), _product(free)
+    factors = factors_of(value)
+    free = [factor for factor in factors if uniform(factor) and dependencies(factor) <= axes]
+    return product_of(factor for factor in factors if factor not in free), product_of(free)
 
 
 @lru_cache(maxsize=64)
@@ -63,8 +63,8 @@ def regrouped(value: Expr) -> Expr:
     def step(node: Expr) -> Expr:
         if node in kept:
             return node
-        if isinstance(node, Apply) and node.kind is Kind.FLOAT and node.fn is Fn.MUL and not _uniform(node):
-            return _product(_factors(node))
+        if isinstance(node, Apply) and node.kind is Kind.FLOAT and node.fn is Fn.MUL and not uniform(node):
+            return product_of(factors_of(node))
         return node
 
     return rewritten(value, step)
@@ -91,12 +91,12 @@ def rewritten(value: Expr, step: Callable[[Expr], Expr]) -> Expr:
     return made[value]
 
 
-def _uniform(node: Expr) -> bool:
+def uniform(node: Expr) -> bool:
     """Whether a node has one value in a whole tile."""
     return not any(isinstance(part, Symbol) for part in postorder(node)) and dependencies(node) <= _HEADS
 
 
-def _factors(node: Expr) -> list[Expr]:
+def factors_of(node: Expr) -> list[Expr]:
     """The factors of a product of floats, left to right; a negation is a factor -1, a uniform divisor its inverse."""
     found: list[Expr] = []
     stack = [node]
@@ -107,21 +107,21 @@ def _factors(node: Expr) -> list[Expr]:
                 stack += (y, x)
             case Apply(kind=Kind.FLOAT, fn=Fn.NEG, args=(x,)):
                 stack += (x, build.const(-1.0))
-            case Apply(fn=Fn.DIV, args=(x, y)) if _uniform(y) and not _uniform(x):
+            case Apply(fn=Fn.DIV, args=(x, y)) if uniform(y) and not uniform(x):
                 stack += (build.div(1.0, y), x)
             case _:
                 found.append(item)
     return found
 
 
-def _product(factors: Iterable[Expr]) -> Expr:
+def product_of(factors: Iterable[Expr]) -> Expr:
     """What varies, times the product of what does not: constants multiplied at compile time."""
     kept = list(factors)
     number = math.prod(float(item.value) for item in kept if isinstance(item, Const))
-    once: list[Expr] = [item for item in kept if _uniform(item) and not isinstance(item, Const)]
+    once: list[Expr] = [item for item in kept if uniform(item) and not isinstance(item, Const)]
     if abs(number) != 1:
         once.append(build.const(number))
-    parts: list[Expr] = [item for item in kept if not _uniform(item)]
+    parts: list[Expr] = [item for item in kept if not uniform(item)]
     parts += [_chain(once)] if once else []
     made = _chain(parts) if parts else build.const(1.0)
     return simplify((build.neg(made) if number == -1 else made,))[0]
@@ -170,7 +170,7 @@ def _most(scale: Expr) -> float | None:
 def _scaled_sum(score: Expr) -> tuple[list[Expr], Expr] | None:
     """A sum c * dot + u * y + ..., as c and dot + (u / c) * y + ..., where every y is small: then nothing that was
     finite overflows by the division."""
-    terms = [(sign, _factors(term)) for sign, term in _terms(score)]
+    terms = [(sign, factors_of(term)) for sign, term in terms_of(score)]
     for sign, factors in terms:
         scale = [factor for factor in factors if _positive(factor)]
         rest = [factor for factor in factors if not _positive(factor)]
@@ -178,15 +178,15 @@ def _scaled_sum(score: Expr) -> tuple[list[Expr], Expr] | None:
             break
     else:
         return None
-    common = _product(scale)
+    common = product_of(scale)
     total: Expr | None = None
     for sign, factors in terms:
         kept = [factor for factor in factors if not _positive(factor)]
-        if _product(factor for factor in factors if _positive(factor)) != common:
-            if not all(_uniform(factor) or _small(factor) for factor in factors):
+        if product_of(factor for factor in factors if _positive(factor)) != common:
+            if not all(uniform(factor) or _small(factor) for factor in factors):
                 return None
             kept = [*factors, *map(_inverse, scale)]
-        term = _product(kept)
+        term = product_of(kept)
         if total is None:
             total = term if sign > 0 else build.neg(term)
         else:
@@ -195,7 +195,7 @@ def _scaled_sum(score: Expr) -> tuple[list[Expr], Expr] | None:
     return scale, total
 
 
-def _terms(score: Expr) -> list[tuple[int, Expr]]:
+def terms_of(score: Expr) -> list[tuple[int, Expr]]:
     """The terms of a sum of floats, left to right, with their signs."""
     signs: dict[Fn, Callable[[int], tuple[int, ...]]] = {
         Fn.ADD: lambda sign: (sign, sign),

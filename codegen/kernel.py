@@ -65,7 +65,8 @@ class TotalText:
 class MapText:
     """The statements of one map in a kernel. ``tag`` ends the names of what it does not share with other maps. An
     exponential weight is of ``s * scale`` ("" for 1); ``scale_log2`` is scale * log2 e, and ``fused`` says that
-    s * scale_log2 does not overflow.
+    s * scale_log2 does not overflow. ``slope_lines``: where there are some, the score in base 2 is, to fewer digits,
+    also s * scale_log2 + along{tag} - across{tag} of these.
     ``mask_p``, ``mask_g``: whether p and g_ij leave a kernel as they are, and so must be 0 where a pair is masked."""
 
     tag: str
@@ -81,6 +82,7 @@ class MapText:
     fused: bool = False
     mask_p: bool = True
     mask_g: bool = True
+    slope_lines: tuple[str, ...] = ()
     raw_lines: tuple[str, ...] = ()
     weight_lines: tuple[str, ...] = ()
     divisor_lines: tuple[str, ...] = ()

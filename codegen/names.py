@@ -22,7 +22,7 @@ KERNEL_WORDS = (
     "block_m block_n warps stages by_l d_log d_lse d_total inner gradients statistics cotangents ctx output name dtype "
     "spans listed listed_first first_listed listed_from at_first at_span at_listed "
     "residue residues length classes passes found into share arguments PAIRS pairs at_pair needs totals w_log_w "
-    "log2_p scale scale_log2 LN2 TANH_APPROX offs_m offs_n last zero "
+    "log2_p scale scale_log2 LN2 TANH_APPROX offs_m offs_n last zero along across "
     "split splits SPLITS DESCRIBED ROLES described roles registers ctypes given wide alive library team results "
     "ROWS COLUMNS STRIP PRECISION bind draw float int min max range list tuple isinstance Call "
     + " ".join(f"{letter}{n}" for letter in ("a", "b", "c", "d", "e", "f", "lo", "hi", "dot", "D") for n in range(9))

@@ -3,6 +3,8 @@
 Along the axis that a kernel loops over, a position is ``offs + start + offset``: its place in the tile, the tile's
 first row and the offset of the tensor. A comparison that is affine in the position becomes one of ``offs`` with what
 is computed once a row of the tile. Bounds of a conjunction are merged first, with the end of the tensor among them.
+What a score adds in proportion to the position becomes a vector along the tile, one addition a pair, and a number of
+the row.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnc.codegen import build
-from attnc.codegen.exponent import rewritten
+from attnc.codegen.exponent import factors_of, product_of, rewritten, terms_of, uniform
 from attnc.codegen.integers import Affine, affine, collect, comparison, to_expr
+from attnc.codegen.refute import impossible
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import Apply, Axis, Expr, Fn, Index, Kind, Side, dependencies, transform
 
@@ -64,6 +67,69 @@ def distances(value: Expr, axis: Axis) -> Expr:
         return node
 
     return rewritten(value, step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sloped:
+    """A score as ``rest + along - across``: ``along``, over OFFS, is the same in every row of a tile, ``across``, over
+    START and the other side's row, all along a row. The first is as large as distances within a tile make it, so that
+    pairs near the diagonal lose digits; the second meets the row's maximum, which has its size."""
+
+    rest: Expr
+    along: Expr
+    across: Expr
+
+
+def sloped(score: Expr, mask: Expr, axis: Axis, scale: Expr) -> Sloped | None:
+    """``along`` and ``across`` multiplied by ``scale``; None where the score has no term that is a uniform factor times
+    a position or a difference of positions, or nothing else that varies over the tile. ``abs`` opens where the mask
+    has its argument's sign for every live pair, which are all that a score is used for."""
+    kept: list[tuple[int, Expr]] = []
+    along: list[Expr] = []
+    across: list[Expr] = []
+    for sign, term in terms_of(score):
+        factors = factors_of(term)
+        slopes = [factor for factor in factors if not uniform(factor)]
+        found = _slope(slopes[0], mask, axis) if len(slopes) == 1 else None
+        if found is None:
+            kept.append((sign, term))
+            continue
+        times, rest = found
+        if times < 0:
+            sign, times, rest = -sign, -times, rest.scaled(-1)
+        factor = product_of([*(item for item in factors if uniform(item)), build.const(float(sign)), scale])
+        along.append(build.mul(build.to_float(_times(OFFS, times)), factor))
+        # A difference is taken as masks take it, from the row, so that kernels hold one of the two.
+        back = build.sub(to_expr(rest.scaled(-1)), _times(START, times))
+        across.append(build.mul(build.to_float(back), factor))
+    if not along or all(uniform(term) for _, term in kept):
+        return None
+    first, *more = (term if sign > 0 else build.neg(term) for sign, term in kept)
+    return Sloped(rest=_sum([first, *more]), along=_sum(along), across=_sum(across))
+
+
+def _slope(node: Expr, mask: Expr, axis: Axis) -> tuple[int, Affine] | None:
+    """A float of an integer that is linear in the row along ``axis``: its coefficient and the rest."""
+    match node:
+        case Apply(fn=Fn.FLOAT, args=(Apply(kind=Kind.INT, fn=Fn.ABS, args=(inner,)),)):
+            if impossible(mask, build.lt(inner, 0)):
+                return _split(affine(inner), axis)
+            if impossible(mask, build.gt(inner, 0)):
+                return _split(affine(inner).scaled(-1), axis)
+        case Apply(fn=Fn.FLOAT, args=(inner,)) if inner.kind is Kind.INT:
+            return _split(affine(inner), axis)
+    return None
+
+
+def _times(node: Expr, factor: int) -> Expr:
+    return node if factor == 1 else build.mul(node, factor)
+
+
+def _sum(terms: list[Expr]) -> Expr:
+    total, *others = terms
+    for term in others:
+        total = build.add(total, term)
+    return total
 
 
 def _clauses(mask: Expr) -> list[Expr]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attnc.codegen import build
+from attnc.codegen.exponent import exponent
 from attnc.codegen.lower import lower
-from attnc.codegen.relative import OFFS, START, distances, live
+from attnc.codegen.relative import OFFS, START, distances, live, sloped
 from attnc.dsl.frontend import compilable, compile_text
-from attnc.dsl.ir import Axis, Expr, Fn, Index, Kind, Load, Side, postorder
+from attnc.dsl.ir import Axis, Expr, Fn, Index, Kind, Load, Side, dependencies, postorder
 from attnc.dsl.source import Source
 from tests.codegen.evaluate import evaluate
 from tests.codegen.expressions import bools, ints
 
 I, J = build.index("i"), build.index("j")
+DOT = build.symbol("dot0", Kind.FLOAT)
 N, M = 13, 17
 OFFSETS: dict[Expr, int] = {build.offset(Side.QUERY): 3, build.offset(Side.KEY): -2}
 
@@ -99,3 +103,64 @@ def test_where_a_tensor_is_read_stays() -> None:
     told = distances(build.mul(read_at, build.to_float(build.sub(I, J))), "j")
     assert read_at in postorder(told)
     assert OFFS in postorder(told)
+
+
+# --- what grows with the position -------------------------------------------------------------
+
+
+def score(text: str, mask: str) -> tuple[Expr, Expr]:
+    """The score that a kernel computes for each pair, and the mask."""
+    spec = (
+        f"attention spec {{ input slope: f32[H]  input pair: f32[N, M]  score {text}  mask {mask}  normalize softmax }}"
+    )
+    (found,) = lower(compilable(compile_text(Source(name="spec.attn", text=spec), {}))).maps
+    return exponent(found.score).rest, found.mask
+
+
+@pytest.mark.parametrize("axis", ["i", "j"])
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("dot(q, k) / sqrt(D) - slope[h] * abs(i - j)", "causal"),
+        ("dot(q, k) / sqrt(D) - slope[h] * abs(i - j)", "causal and window(4)"),
+        ("dot(q, k) / sqrt(D) - slope[h] * abs(i - j)", "i <= j"),
+        ("dot(q, k) + slope[h] * (j - 3 * i + 2)", "true"),
+        ("dot(q, k) + 0.5 * j + 0.25 * (2 * j - i)", "window(5)"),
+    ],
+)
+def test_slopes_are_the_score(axis: Axis, text: str, condition: str) -> None:
+    rest, mask = score(text, condition)
+    found = sloped(rest, mask, axis, build.const(0.75))
+    assert found is not None
+    other: Axis = "i" if axis == "j" else "j"
+    assert not dependencies(found.along) & {"i", "j"} and axis not in dependencies(found.across)
+    assert OFFS not in postorder(found.across) and START not in postorder(found.along)
+    assert other in dependencies(found.across)
+    seen = 0
+    for start, offs, beside in product((0, 8), range(8), range(N if axis == "j" else M)):
+        row, column = (beside, start + offs) if axis == "j" else (start + offs, beside)
+        known = {**leaves(row, column), OFFS: offs, START: start, DOT: 1.5}
+        if evaluate(mask, known, half):
+            seen += 1
+            told = 0.75 * evaluate(found.rest, known, half)
+            told += evaluate(found.along, known, half) - evaluate(found.across, known, half)
+            assert told == pytest.approx(0.75 * evaluate(rest, known, half), rel=1e-12)
+    assert seen > 10
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("dot(q, k) - slope[h] * abs(i - j)", "window(4)"),  # either sign
+        ("dot(q, k) - sqrt(abs(i - j))", "causal"),
+        ("dot(q, k) + pair[i, j]", "causal"),
+        ("dot(q, k) * (i - j)", "causal"),  # no uniform factor
+        ("slope[h] * (j - i)", "causal"),  # nothing else: a product would have no tile
+    ],
+)
+def test_no_slope(text: str, condition: str) -> None:
+    assert sloped(*score(text, condition), "j", build.const(1.0)) is None
+
+
+def half(tensor: str, *index: object) -> float:
+    return 0.5

@@ -56,6 +56,7 @@ except ImportError:
 __all__ = ["alibi"]
 
 LOG2E = tl.constexpr(1.4426950408889634) if tl else 1.4426950408889634
+LN2 = tl.constexpr(0.6931471805599453) if tl else 0.6931471805599453
 # How float32 tiles are multiplied; tf32x3 loses no more than float32 sums do.
 PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""
 ROWS, COLUMNS = 128, 512  # tile of the blocked PyTorch code
@@ -1204,12 +1205,13 @@ def _out_forward_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
-    x = i - kv_offset
-    slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
-    x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
     scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
     scale_log2 = scale * LOG2E
-    last = tl.minimum(x, M - 1)
+    slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
+    x = tl.sqrt(tl.cast(D, ACC))
+    x_2 = slope_at * x * (scale * 1.4426950408889634)
+    x_3 = i - kv_offset
+    last = tl.minimum(x_3, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1248,14 +1250,17 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0 - tl.abs(tl.cast(x - start, ACC) - tl.cast(offs_n, ACC)) * x_2  # alibi.attn:8
+            s = dot0  # alibi.attn:8
+            along = tl.cast(offs_n, ACC) * x_2
+            across = tl.cast(x_3 - start, ACC) * x_2
+            s = s * scale_log2 + along
             if part == 1:
                 live = offs_n <= last - start  # alibi.attn:9
                 s = tl.where(live, s, float("-inf"))
-            m_new = tl.maximum(m_i, tl.max(s, 1))
+            m_new = tl.maximum(m_i, tl.max(s, 1) - tl.sum(across, 1))
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
-            alpha = tl.exp2((m_i - m_safe) * scale_log2)
+            p = tl.exp2(s - (m_safe[:, None] + across))
+            alpha = tl.exp2(m_i - m_safe)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -1265,7 +1270,7 @@ def _out_forward_kernel(
     at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
-    m_i = m_i * scale
+    m_i = m_i * LN2
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)

@@ -67,6 +67,7 @@ except ImportError:
 __all__ = ["differential"]
 
 LOG2E = tl.constexpr(1.4426950408889634) if tl else 1.4426950408889634
+LN2 = tl.constexpr(0.6931471805599453) if tl else 0.6931471805599453
 # How float32 tiles are multiplied; tf32x3 loses no more than float32 sums do.
 PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""
 ROWS, COLUMNS = 128, 512  # tile of the blocked PyTorch code
@@ -1698,10 +1699,10 @@ def _pos_forward_kernel(
             if part == 1:
                 live = offs_n <= last - start  # differential.attn:13
                 s = tl.where(live, s, float("-inf"))
-            m_new = tl.maximum(m_i, tl.max(s, 1))
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
-            alpha = tl.exp2((m_i - m_safe) * scale_log2)
+            p = tl.exp2(s * scale_log2 - m_safe[:, None])
+            alpha = tl.exp2(m_i - m_safe)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -1711,7 +1712,7 @@ def _pos_forward_kernel(
     at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
-    m_i = m_i * scale
+    m_i = m_i * LN2
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
@@ -1994,10 +1995,10 @@ def _neg_forward_kernel(
             if part == 1:
                 live = offs_n <= last - start  # differential.attn:18
                 s = tl.where(live, s, float("-inf"))
-            m_new = tl.maximum(m_i, tl.max(s, 1))
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
-            alpha = tl.exp2((m_i - m_safe) * scale_log2)
+            p = tl.exp2(s * scale_log2 - m_safe[:, None])
+            alpha = tl.exp2(m_i - m_safe)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -2007,7 +2008,7 @@ def _neg_forward_kernel(
     at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
-    m_i = m_i * scale
+    m_i = m_i * LN2
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)

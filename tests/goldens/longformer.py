@@ -57,6 +57,7 @@ except ImportError:
 __all__ = ["longformer"]
 
 LOG2E = tl.constexpr(1.4426950408889634) if tl else 1.4426950408889634
+LN2 = tl.constexpr(0.6931471805599453) if tl else 0.6931471805599453
 # How float32 tiles are multiplied; tf32x3 loses no more than float32 sums do.
 PRECISION = tl.constexpr("ieee" if torch.version.hip else "tf32x3") if tl else ""
 ROWS, COLUMNS = 128, 512  # tile of the blocked PyTorch code
@@ -1310,10 +1311,10 @@ def _out_forward_kernel(
                 x_9 = (offs_n >= x_5 - start) & (offs_n <= x_6 - start) | x_7 | (offs_n <= x_8 - start)
                 live = (offs_n <= last - start) & x_9  # longformer.attn:10
                 s = tl.where(live, s, float("-inf"))
-            m_new = tl.maximum(m_i, tl.max(s, 1))
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
             m_safe = tl.where(m_new == float("-inf"), 0.0, m_new)
-            p = tl.exp2(s * scale_log2 - (m_safe * scale_log2)[:, None])
-            alpha = tl.exp2((m_i - m_safe) * scale_log2)
+            p = tl.exp2(s * scale_log2 - m_safe[:, None])
+            alpha = tl.exp2(m_i - m_safe)
             l_i = l_i * alpha + tl.sum(p, 1)
             m_i = m_new
             acc = acc * alpha[:, None]
@@ -1323,7 +1324,7 @@ def _out_forward_kernel(
     at_row = (split * (tl.num_programs(0) // tiles) + b * tl.cast(H, tl.int64) + h) * N + row
     dims = tl.arange(0, BLOCK_E)
     dead = l_i == 0.0  # no live key
-    m_i = m_i * scale
+    m_i = m_i * LN2
     l_safe = tl.where(dead, 1.0, l_i)
     acc = acc / l_safe[:, None]
     tl.store(lse_ptr + at_row, tl.where(dead, float("-inf"), m_i + tl.log(l_safe)), mask=row < N)
