@@ -1211,7 +1211,10 @@ def _out_forward_kernel(
     x = tl.sqrt(tl.cast(D, ACC))
     x_2 = slope_at * x * (scale * 1.4426950408889634)
     x_3 = i - kv_offset
-    last = tl.minimum(x_3, M - 1)
+    x_4 = i - kv_offset
+    slope_at_2 = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
+    x_5 = slope_at_2 * tl.sqrt(tl.cast(D, ACC))
+    last = tl.minimum(i - kv_offset, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
         + rows.to(tl.int64)[:, None] * q_stride2 + tl.arange(0, BLOCK_D)[None, :],
@@ -1250,10 +1253,15 @@ def _out_forward_kernel(
                 other=0.0,
             )  # [BLOCK_N, BLOCK_E]
             dot0 = tl.dot(q, tl.trans(k), input_precision=PRECISION, out_dtype=ACC)
-            s = dot0  # alibi.attn:8
-            along = tl.cast(offs_n, ACC) * x_2
-            across = tl.cast(x_3 - start, ACC) * x_2
-            s = s * scale_log2 + along
+            if v.dtype.primitive_bitwidth == 16:  # one addition a pair; what it rounds, 16 bits do not show
+                s = dot0  # alibi.attn:8
+                along = tl.cast(offs_n, ACC) * x_2
+                across = tl.cast(x_3 - start, ACC) * x_2
+                s = s * scale_log2 + along
+            else:
+                s = dot0 - tl.abs(tl.cast(x_4 - start, ACC) - tl.cast(offs_n, ACC)) * x_5  # alibi.attn:8
+                s = s * scale_log2
+                across = tl.zeros([BLOCK_M, 1], ACC)
             if part == 1:
                 live = offs_n <= last - start  # alibi.attn:9
                 s = tl.where(live, s, float("-inf"))
@@ -1311,11 +1319,11 @@ def _out_query_kernel(
     i1 = tl.minimum(start_m + BLOCK_M, N) - 1 + q_offset
     may0_hi = i1 - kv_offset + 1
     must0_hi = i0 - kv_offset + 1
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
     x = i - kv_offset
     slope_at = tl.cast(tl.load(slope_ptr + tl.cast(h, tl.int64) * slope_stride0), ACC)
     x_2 = slope_at * tl.sqrt(tl.cast(D, ACC))
-    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
-    scale_log2 = scale * LOG2E
     last = tl.minimum(x, M - 1)
     q = tl.load(
         q_ptr + b * tl.cast(q_stride0, tl.int64) + h * tl.cast(q_stride1, tl.int64)
@@ -1414,10 +1422,10 @@ def _out_key_kernel(
     j = (cols + kv_offset)[:, None]
     j0 = start_n + kv_offset
     j1 = tl.minimum(start_n + BLOCK_N, M) - 1 + kv_offset
+    scale = 1.0 / tl.sqrt(tl.cast(D, ACC))
+    scale_log2 = scale * LOG2E
     x = q_offset - j
     x_2 = tl.sqrt(tl.cast(D, ACC))
-    scale = 1.0 / x_2
-    scale_log2 = scale * LOG2E
     first = j - q_offset
     last = N - 1
     k = tl.load(
