@@ -36,6 +36,12 @@ def test_equals_the_reference_at_real_lengths(
     check(call, "ttir", dtype, run=partial(native.call, outcome))
 
 
+def test_slopes_of_16_bit_vectors(native: Process) -> None:
+    """A vector along the tile for each, which wider vectors do not take."""
+    call = make(attnc.load(EXAMPLES / "alibi.attn"), {"B": 1, "H": 2, "G": 2, "N": 700, "M": 700, "D": 32, "E": 32})
+    check(call, "ttir", torch.bfloat16, run=partial(native.call, outcome))
+
+
 def test_four_thousand_tokens(native: Process) -> None:
     """Forward and backward against PyTorch's own attention."""
     op = attnc.load(EXAMPLES / "causal.attn")
