@@ -116,6 +116,12 @@ INLINE float fma_(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
 INLINE double fma_(double x, double y, double z) { return __builtin_fma(x, y, z); }
 
 INLINE float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; }
+// Both are read before one is taken. As `c ? a : b` with a in memory, g++ 12 makes masked loads of a loop of two
+// vectors of double, and takes the first one's mask for the second.
+template <class T>
+INLINE T select_(bool c, T a, T b) {
+  return c ? a : b;
+}
 INLINE float exp2_(float x) {
   float t = x > 129.0f ? 129.0f : x < -152.0f ? -152.0f : x;
   float whole = nearest(t);

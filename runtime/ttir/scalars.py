@@ -161,7 +161,7 @@ def expression(op: Op, args: Sequence[str]) -> str | None:
             widened = [_wide(arg, op.types[0]) for arg in args]
             return f"({_COMPARED_FLOATS[op.words[0]].format(*widened)})"
         case "arith.select":
-            return f"({args[0]} ? {args[1]} : {args[2]})"
+            return f"select_<{kind}>({', '.join(args)})"
         case "arith.extsi" | "arith.sitofp" if op.types[0].element == "i1":
             return f"{kind}(-int({args[0]}))" if op.name == "arith.extsi" else f"{kind}(-float({args[0]}))"
         case "arith.extsi" | "arith.extf" | "arith.index_cast":

@@ -55,6 +55,13 @@ def test_four_thousand_tokens(native: Process) -> None:
         torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-4)
 
 
+def test_masked_halves_in_float64(native: Process) -> None:
+    """Rows of two vectors of double, masked apart: a selection from memory was compiled wrongly (prelude.hpp)."""
+    op = attnc.load(EXAMPLES / "causal.attn")
+    call = make(op, {"B": 1, "H": 2, "G": 2, "N": 20, "M": 20, "D": 24, "E": 24})
+    check(call, "ttir", torch.float64, run=partial(native.call, outcome))
+
+
 def test_the_same_bits_every_time(native: Process) -> None:
     """Whatever thread a program runs on."""
     call = make(attnc.load(EXAMPLES / "alibi.attn"), {"B": 2, "H": 4, "G": 2, "N": 130, "M": 130, "D": 16, "E": 16})
