@@ -63,6 +63,12 @@ def test_many_chunks_equal_the_reference(spec: str, dtype: torch.dtype) -> None:
     check(_call(spec), "native", dtype)
 
 
+@pytest.mark.parametrize("D", [64, 128])
+def test_rows_of_scratch_lie_apart(D: int) -> None:
+    """Rows of 512 bytes and of 1024 of float64, between which scratch leaves room."""
+    check(_call("documents", {**SIZES, "D": D, "E": 64}), "native", torch.float64)
+
+
 def _gradients(op: Op, call: Call) -> list[Tensor]:
     given = {**call.vectors, **call.inputs}
     leaves = {name: x.float().requires_grad_() if x.is_floating_point() else x for name, x in given.items()}
