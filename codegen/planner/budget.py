@@ -83,7 +83,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
         names = ("queries and cotangents", names[1])
     emulated = dtype == "f32" and kind != "mfma" and kind != "fma"  # three TF32 products: operands in two parts
     row = work.statistics * tile.moved * 4 if work.step == "key" else 0
-    paired = tile.held * tile.moved * _paired(work, size, kind)
+    paired = tile.held * tile.moved * _paired(work, tile, size, kind)
     lines: list[Line] = []
 
     def line(what: str, amount: int) -> None:
@@ -173,13 +173,16 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
     return tuple(lines)
 
 
-def _paired(work: Work, size: int, kind: str) -> int:
+def _paired(work: Work, tile: Tile, size: int, kind: str) -> int:
     """Bytes of a pair, where it reads inputs of its own: they pass through shared memory into the layout of scores; in
-    the forward, and on sm_100, scores into theirs, in float32. A strip of cotangents leaves on the same way."""
+    the forward, and on sm_100, scores into theirs, in float32. A strip of cotangents leaves on the same way. What is
+    read along keys is copied ahead, as vectors are, and taken from there."""
     if not work.paired:
         return 0
     one = max(work.paired, 4) if work.step == "forward" or kind == "tcgen05" else work.paired
     strips = work.strips > 0 and work.step == "query"
+    if work.copied and kind != "mfma" and tile.stages > 1:
+        return work.copied * (tile.stages - 1) + one * strips
     return one * (2 + strips if size == 4 else 1)
 
 
@@ -232,8 +235,38 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tu
         ("weights", pairs * (4 if work.step == "forward" else size) // (4 * threads)),
         ("queries as operands", operands),
         ("addresses, indices, fragments", OVERHEAD[work.step]),
+        *_more(work, tile, dim, gpu, kind),
     )
     return tuple([line for line in lines if line[1]])
+
+
+def more_registers(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
+    """What a kernel takes beside a plain one of the same tile, of registers."""
+    return total(_more(work, tile, dim, gpu, matrix(tile, dtype, gpu)))
+
+
+def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, ...]:
+    """Registers of weights that are multiplied in float32, in two parts, and of addresses and values of what pairs
+    read. Bounds of what the zoo's kernels took in bf16 at head dim 64."""
+    lines: tuple[Line, ...] = (("inputs that a row reads", 8),) if work.streamed or work.gathered else ()
+    pairs = tile.held * tile.moved // (tile.warps * gpu.warp)
+    if work.wide and kind not in ("mfma", "fma"):
+        fragments = tile.moved * dim // gpu.warp + 24 if kind == "mma" and work.step != "forward" else 40
+        temporaries = int(work.vector) // 2 if work.step == "forward" else 0
+        lines += (("weights in two parts, and what they multiply", 2 * pairs + fragments + temporaries),)
+    strips = work.strips if work.step == "query" else 0
+    if work.asked or work.added or strips:
+        match kind, work.step:
+            case "tcgen05", _:
+                each = work.asked + strips
+            case _, "forward":
+                each = (4 + 2 * work.asked if work.asked else 0) + 2 * work.added
+            case _, "query":
+                each = 2 + 2 * (work.asked + work.added + strips)
+            case _:
+                each = 0 if kind == "wgmma" else 6
+        lines += (("inputs that a pair reads", each * pairs),)
+    return lines
 
 
 def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:

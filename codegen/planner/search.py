@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from attnc.codegen.planner.budget import Budget, Line, budget, register_lines, shared_lines, tensor_columns, total
+from attnc.codegen.planner.budget import (
+    Budget,
+    Line,
+    budget,
+    more_registers,
+    register_lines,
+    shared_lines,
+    tensor_columns,
+    total,
+)
 from attnc.codegen.planner.calibration import Measured, alike, calibrated, measured
 from attnc.codegen.planner.cost import Clocks, clocks, price
 from attnc.codegen.planner.targets import Gpu
@@ -137,6 +146,8 @@ def fault(
         if known:
             return None
     registers = total(register_lines(work, tile, dtype, dim, gpu))
+    if seen is not None and seen.registers is not None:  # a plain kernel's, and what this one takes beside it
+        registers = max(registers, seen.registers + more_registers(work, tile, dtype, dim, gpu))
     beyond = registers - gpu.registers_thread
     if beyond <= 0:
         return None

@@ -74,6 +74,9 @@ class Work:
     streamed: int
     gathered: int
     paired: int
+    copied: int
+    asked: int
+    added: int
     described: bool
     vector: float
     special: float
@@ -110,7 +113,7 @@ class _Pairs:
     mask: float
     scored: bool
     apart: bool
-    reads: list[tuple[int, str]]
+    reads: list[tuple[int, str, Kind, bool]]
 
 
 def works(program: Program) -> dict[Pass, Work]:
@@ -180,9 +183,12 @@ def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
         apart=step == "query" and pairs.apart,
         wide=exponential < maps,
         statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
-        streamed=sum(bytes for bytes, axes in reads if axes == ("i" if step == "key" else "j")),
-        gathered=max((bytes for bytes, axes in reads if axes == ("j" if step == "key" else "i")), default=0),
-        paired=sum(bytes for bytes, axes in reads if axes == "ij"),
+        streamed=sum(bytes for bytes, axes, _, _ in reads if axes == ("i" if step == "key" else "j")),
+        gathered=max((bytes for bytes, axes, _, _ in reads if axes == ("j" if step == "key" else "i")), default=0),
+        paired=sum(bytes for bytes, axes, _, _ in reads if axes == "ij"),
+        copied=sum(bytes for bytes, axes, _, direct in reads if axes == "ij" and direct),
+        asked=sum(axes == "ij" and kind is not Kind.FLOAT for _, axes, kind, _ in reads),
+        added=sum(axes == "ij" and kind is Kind.FLOAT for _, axes, kind, _ in reads),
         described=group.step == 1 and (group.key_mask if by_query else group.query_mask) == TRUE,
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
@@ -198,15 +204,23 @@ def _scored(cotangents: Iterable[Expr]) -> bool:
     return any(isinstance(node, Symbol) and node != G for node in postorder(*cotangents))
 
 
-def _reads(program: Program, group: Group) -> list[tuple[int, str]]:
-    """Bytes and axes (of i and j) of every input and table that pairs read."""
+def _reads(program: Program, group: Group) -> list[tuple[int, str, Kind, bool]]:
+    """Of every input and table that pairs read: bytes, axes (of i and j), kind, and whether it is read along keys."""
     sizes = {item.name: _BYTES[item.dtype] for item in program.attention.inputs}
     sizes |= {table.name: _BYTES["i64" if isinstance(table, DrawnTable) else "bool"] for table in program.tables}
     found = []
     for load in group.reads:
         axes = "".join(axis for axis in ("i", "j") if axis in dependencies(*load.index))
-        found.append((sizes.get(load.tensor, 4), axes))
+        found.append((sizes.get(load.tensor, 4), axes, load.kind, _along_keys(load)))
     return found
+
+
+def _along_keys(load: Load) -> bool:
+    """Whether keys that are neighbours read neighbours: the last index is j plus what no key changes."""
+    *first, last = load.index
+    terms = last.args if isinstance(last, Apply) and last.fn in (Fn.ADD, Fn.SUB) else (last,)
+    fixed = not {"j"} & dependencies(*first, *terms[1:])
+    return isinstance(terms[0], Index) and terms[0].axis == "j" and fixed
 
 
 def _count(roots: Iterable[Expr]) -> _Counts:

@@ -337,6 +337,48 @@ def test_shared_memory_of_scores_for_gradients_alone() -> None:
     assert sizes == [24576, 16384], "as Triton 3.7.1 allocates them"
 
 
+def zoo(name: str) -> Program:
+    return program((ROOT / "examples" / "zoo" / f"{name}.attn").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "tile", "bytes"),
+    [
+        ("pair_bias", "sm_90", Tile("forward", 128, 128, 8, 3), 245760),
+        ("pair_bias", "sm_90", Tile("query", 128, 128, 8, 3), 327680),
+        ("pair_bias", "sm_90", Tile("query", 128, 64, 8, 2), 131072),
+        ("pair_bias", "sm_90", Tile("key", 128, 64, 8, 3), 148480),
+        ("pair_bias", "sm_80", Tile("forward", 128, 32, 4, 3), 65536),
+        ("t5_bias", "sm_90", Tile("query", 128, 32, 8, 3), 73728),
+    ],
+)
+def test_shared_memory_of_what_a_pair_reads(name: str, target: str, tile: Tile, bytes: int) -> None:
+    """Along keys it is copied ahead; elsewhere it passes through. As Triton 3.7.1 allocates them."""
+    gpu = targets().find(target)
+    assert isinstance(gpu, Gpu)
+    assert total(shared_lines(work(zoo(name), tile.step), tile, "bf16", 64, gpu)) == bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "tile"),
+    [
+        ("linear", "sm_80", Tile("key", 128, 64, 8, 3)),
+        ("relu", "sm_80", Tile("forward", 128, 32, 4, 3)),
+        ("sigmoid", "sm_90", Tile("key", 128, 64, 8, 3)),
+        ("retention", "sm_90", Tile("forward", 128, 64, 8, 3)),
+        ("block_table", "sm_90", Tile("forward", 128, 128, 8, 3)),
+        ("moba", "sm_80", Tile("key", 128, 32, 8, 3)),
+        ("bigbird", "sm_80", Tile("key", 128, 64, 8, 3)),
+        ("native_sparse", "sm_100", Tile("forward", 128, 64, 4, 3)),
+    ],
+)
+def test_kernels_of_other_kinds_leave_tiles_that_they_spill_in(name: str, target: str, tile: Tile) -> None:
+    """Each was compiled in bf16 at head dim 64, and spills in its loops; a causal kernel of the tile does not."""
+    choice = plan(zoo(name), target).row(tile.step, "bf16", 64).choice
+    assert choice is not None and choice.tile != tile
+    assert any(item.tile == tile and item.spill for item in choice.refused)
+
+
 def test_a_stack_is_priced_by_its_bytes() -> None:
     """A kernel that spills outside its loops is taken where that costs less than the next best does."""
     gpu, tile = targets().find("sm_80"), Tile("forward", 128, 32, 4, 2)
