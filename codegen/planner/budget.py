@@ -250,10 +250,9 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
     read. Bounds of what the zoo's kernels took in bf16 at head dim 64."""
     lines: tuple[Line, ...] = (("inputs that a row reads", 8),) if work.streamed or work.gathered else ()
     pairs = tile.held * tile.moved // (tile.warps * gpu.warp)
-    if work.wide and kind not in ("mfma", "fma"):
-        fragments = tile.moved * dim // gpu.warp + 24 if kind == "mma" and work.step != "forward" else 40
-        temporaries = int(work.vector) // 2 if work.step == "forward" else 0
-        lines += (("weights in two parts, and what they multiply", 2 * pairs + fragments + temporaries),)
+    if work.wide and kind in ("mma", "wgmma"):
+        fragments = tile.moved * dim // gpu.warp + 24 if kind == "mma" and work.step != "forward" else 44
+        lines += (("weights in two parts, and what they multiply", 2 * pairs + fragments),)
     strips = work.strips if work.step == "query" else 0
     if work.asked or work.added or strips:
         match kind, work.step:

@@ -1,5 +1,5 @@
 """Compiles examples' kernels to machine code and prints a line of JSON for each: run in a process of its own, without
-TRITON_INTERPRET. Arguments: target:dtype:dim:example or target:dtype:dim:example:pass ..."""
+TRITON_INTERPRET. Arguments: target:dtype:dim:example ..."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from pathlib import Path
 
 
 def main(jobs: list[str]) -> None:
-    from attnc.codegen.planner.work import PASSES
     from attnc.dsl.frontend import compile_text
     from attnc.dsl.source import Source
     from attnc.runtime.aot import compile_kernels
 
     for job in jobs:
-        target, dtype, dim, example, *passes = job.split(":")
+        target, dtype, dim, example = job.split(":")
         path = Path(__file__).parents[2] / "examples" / "zoo" / f"{example}.attn"
         start = time.perf_counter()
         try:
             construct = compile_text(Source(name=path.name, text=path.read_text()), {})
             found = [
                 {"kernel": made.kernel, "size": len(made.binary), "magic": made.binary[:4].hex(), "shared": made.shared}
-                for made in compile_kernels(construct, target, dtype, int(dim), passes=passes or PASSES)
+                for made in compile_kernels(construct, target, dtype, int(dim))
             ]
             print(json.dumps({"job": job, "kernels": found, "seconds": time.perf_counter() - start}), flush=True)
         except Exception as error:  # reported to the test, which fails by name
