@@ -39,11 +39,13 @@ class ListingText:
 
 @dataclass(frozen=True, kw_only=True)
 class VisitText:
-    """One direction: statements for the ends of intervals, by tile, and their names; "" for open ends."""
+    """One direction: statements for the ends of intervals, by tile, and their names; "" for open ends. ``sure``: those
+    of each listing."""
 
     lines: tuple[str, ...]
     seen: tuple[tuple[str, str], ...]
     cut: tuple[tuple[str, str], ...]
+    sure: tuple[tuple[tuple[str, str], ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +129,9 @@ def _visit(
     roots: dict[str, Expr] = {}
     seen = _named(visits.bounds.may, "may", side, names, roots)
     cut = _named(visits.cut, "cut", side, names, roots)
+    sure = tuple(_named(region, "sure", side, names, roots) for region in visits.sure)
     lines = TorchPrinter(leaves, names, tensors).block(roots, (ALL,)).lines[0] if roots else ()
-    return VisitText(lines=lines, seen=seen, cut=cut)
+    return VisitText(lines=lines, seen=seen, cut=cut, sure=sure)
 
 
 def _named(region: Region, word: str, side: Side, names: Names, roots: dict[str, Expr]) -> tuple[tuple[str, str], ...]:

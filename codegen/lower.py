@@ -190,8 +190,7 @@ class Group:
             found += [item.score, item.raw, item.mask, item.weight, item.scaled, *item.floors, *item.dot_gradients]
             found += [part.value for part in item.input_gradients]
         for visits in (self.reach.keys, self.reach.queries):
-            regions = visits.bounds.may, visits.bounds.must, visits.cut
-            found += [end for region in regions for interval in region for end in interval if end is not None]
+            found += [end for region in visits.regions for interval in region for end in interval if end is not None]
         for span in self.reach.spans:
             found += [span.row, span.column]
         if self.residue is not None:

@@ -92,7 +92,9 @@ def _prepass(group: Group) -> list[str]:
             "from the least and greatest value of each tile, once a pass"
         )
     for item in group.reach.listings:
-        lines.append(f"    beside the intervals: the tiles that blocks of {item.tensor} touch, listed once a pass")
+        lines.append(
+            f"    beside the intervals: the tiles that blocks of {item.tensor} touch, listed once a pass, full first"
+        )
     return lines
 
 

@@ -7,7 +7,8 @@ four Symbols, so that it intersects and unites with everything else. O(N + M) a 
 
 A block that a table draws or lists is no interval. Where no table holds, the mask leaves what intervals visit anyway;
 where one does, the pair lies in a tile that its blocks touch, and in the intervals of the mask with every table true,
-which cut the list. Together they hold every live pair. Under ``not`` a table may hold anywhere. O(live tiles) a call.
+which cut the list. Together they hold every live pair. Under ``not`` a table may hold anywhere. A listed tile that
+one table fills is full where the mask needs nothing else than that table. O(live tiles) a call.
 """
 
 from __future__ import annotations
@@ -52,10 +53,16 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Visits:
-    """What one direction visits: tiles of intervals, and listed tiles as far as ``cut``, also intervals, reaches."""
+    """What one direction visits: tiles of intervals, and listed tiles as far as ``cut``, also intervals, reaches.
+    ``sure``: where the pairs that each listing holds are live, whatever else there is."""
 
     bounds: Bounds
     cut: Region
+    sure: tuple[Region, ...]
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self.bounds.may, self.bounds.must, self.cut, *self.sure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +80,17 @@ def reach(some: Expr, every: Expr, drawn: Mapping[str, int], length: Expr, resid
     ``drawn``: the blocks of drawn tables. ``length``: how many keys there are. Tiles of a residue class are no
     neighbours: they go by intervals alone."""
     reader = _Reader(drawn, residue is None)
-    keys, queries = (
-        Visits(
-            bounds=Bounds(first=whole.first, last=whole.last, may=alone.may, must=full.must),
-            cut=whole.may,
+
+    def visits(side: Side) -> Visits:
+        whole, alone, full, *sure = (
+            key_bounds(mask, length) if side is Side.KEY else query_bounds(mask)
+            for mask in reader.read(some, every, side)
         )
-        for whole, alone, full in (
-            [key_bounds(mask, length) for mask in reader.read(some, every, Side.KEY)],
-            [query_bounds(mask) for mask in reader.read(some, every, Side.QUERY)],
-        )
-    )
-    regions = [region for item in (keys, queries) for region in (item.bounds.may, item.bounds.must, item.cut)]
+        bounds = Bounds(first=whole.first, last=whole.last, may=alone.may, must=full.must)
+        return Visits(bounds=bounds, cut=whole.may, sure=tuple(item.must for item in sure))
+
+    keys, queries = visits(Side.KEY), visits(Side.QUERY)
+    regions = [region for item in (keys, queries) for region in item.regions]
     used = set(postorder(*(end for region in regions for interval in region for end in interval if end is not None)))
     spans = dict.fromkeys(span for end, span in reader.spans.items() if end in used)
     # Nothing is listed where intervals visit all that lists could hold.
@@ -100,18 +107,20 @@ class _Reader:
         self.spans: dict[Expr, Span] = {}
         self.listings: dict[Listing, None] = {}
 
-    def read(self, some: Expr, every: Expr, side: Side) -> tuple[Expr, Expr, Expr]:
-        """Conditions that hold wherever ``some`` does; wherever it does and no table holds; only where ``every`` does.
-        ``side``: whose rows they are about."""
-        return (
+    def read(self, some: Expr, every: Expr, side: Side) -> tuple[Expr, ...]:
+        """Conditions that hold wherever ``some`` does; wherever it does and no table holds; only where ``every`` does;
+        and, for each listing, only where ``every`` does if the pair is listed there. ``side``: whose rows they are
+        about."""
+        found = (
             self._split(some, side, build.TRUE)[0],
             self._split(some, side, build.FALSE)[0],
             self._split(every, side, build.TRUE)[1],
         )
+        return *found, *(self._split(every, side, build.TRUE, listing)[1] for listing in tuple(self.listings))
 
-    def _split(self, mask: Expr, side: Side, table: Expr) -> tuple[Expr, Expr]:
+    def _split(self, mask: Expr, side: Side, table: Expr, sure: Listing | None = None) -> tuple[Expr, Expr]:
         """(over, under): what holds wherever the mask does, and only where it does. ``table``: what ``over`` takes a
-        table for."""
+        table for; ``sure``: the one that holds, elsewhere none is sure to."""
         known: dict[Expr, tuple[Expr, Expr]] = {}
         for node in postorder(mask):
             if node.kind is not Kind.BOOL:
@@ -127,19 +136,19 @@ class _Reader:
                     same, other = known[y], _negated(known[y])
                     known[node] = _chosen(known[x], *((same, other) if fn is Fn.EQ else (other, same)))
                 case Apply(fn=Fn.NE, args=(x, y)):
-                    known[node] = _negated(self._condition(build.eq(x, y), side, table))
+                    known[node] = _negated(self._condition(build.eq(x, y), side, table, sure))
                 case _:
-                    known[node] = self._condition(node, side, table)
+                    known[node] = self._condition(node, side, table, sure)
         return known[mask]
 
-    def _condition(self, node: Expr, side: Side, table: Expr) -> tuple[Expr, Expr]:
+    def _condition(self, node: Expr, side: Side, table: Expr, sure: Listing | None) -> tuple[Expr, Expr]:
         reads = [part for part in postorder(node) if isinstance(part, Load) and dependencies(part) & {"i", "j"}]
         if not reads or not self.tensors:
             return node, node
         listing = _listing(node, self.drawn)
         if listing is not None:
             self.listings[listing] = None
-            return table, build.FALSE
+            return table, build.TRUE if listing == sure else build.FALSE
         span = None if any(part.tensor in self.drawn for part in reads) else _span(node)
         if span is None:
             return node, node

@@ -43,7 +43,7 @@ attention zz {
 }
 """
 MADE_OF_WORDS = re.compile(r"(d|e|by|size|BLOCK|span\d+)_\w+|\w+_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)")
-MADE_FRESH = re.compile(r"(x|floor|(drawn|listed)\d+\w*|(may|must|cut)\d_(lo|hi))(_\d+)?")
+MADE_FRESH = re.compile(r"(x|floor|(drawn|listed)\d+\w*|(may|must|cut|sure)\d_(lo|hi))(_\d+)?")
 
 
 @pytest.mark.parametrize("text", [EVERYTHING, PLAIN], ids=["everything", "plain"])

@@ -117,16 +117,17 @@ def test_same_bits_twice(backend: str) -> None:
 
 
 class Counted:
-    """How many tiles the blocked PyTorch code visits."""
+    """How many tiles the blocked PyTorch code visits, and how many of them as full ones."""
 
     def __init__(self, op: Op, block_m: int, block_n: int) -> None:
         self.module = small(op, block_m, block_n)
-        self.inner, self.tiles = self.module["_live_tiles"], 0
+        self.inner, self.tiles, self.full = self.module["_live_tiles"], 0, 0
         self.module["_live_tiles"] = self
 
     def __call__(self, *args: Any) -> Iterator[tuple[int, int, bool]]:
         for tile in self.inner(*args):
             self.tiles += 1
+            self.full += tile[2]
             yield tile
 
 
@@ -163,6 +164,26 @@ def test_a_list_is_cut_by_what_else_must_hold() -> None:
     assert live <= visited <= live + 4096 // 128
 
 
+@pytest.mark.parametrize(
+    ("declared", "mask", "inputs"),
+    [
+        ("", "block_window(64, 1) or global(128) or random(3, block = 64, seed = 0)", {}),
+        ("", "random(3, block = 64, seed = 0) and causal", {}),
+        ("input t: bool[1, 1, R, C]", "blocks(t, 64)", {"t": TABLE[:, :, :16, :16]}),
+        ("input t: bool[1, 1, R, C]", "blocks(t, 64) and i + j > 300", {"t": TABLE[:, :, :16, :16]}),
+    ],
+)
+def test_listed_tiles_are_full_where_all_of_their_pairs_are_live(
+    declared: str, mask: str, inputs: dict[str, Any]
+) -> None:
+    op = attnc.loads(f"attention spec {{ {declared}  {S}mask {mask}  normalize softmax }}")
+    counted = Counted(op, 64, 64)
+    q = torch.zeros(1, 1, 1024, 1)
+    op(q, q, q, **inputs, backend="eager")
+    pairs = op.mask(1024, **inputs)
+    assert counted.full == int((~live_tiles(~pairs, 64, 64)).sum()) > 0
+
+
 def counts(declared: str, mask: str, inputs: dict[str, Any], block: tuple[int, int]) -> tuple[int, int]:
     """Tiles that a call over 4096 tokens visits, and those that hold a live pair."""
     op = attnc.loads(f"attention spec {{ {declared}  {S}mask {mask}  normalize softmax }}")
@@ -172,25 +193,36 @@ def counts(declared: str, mask: str, inputs: dict[str, Any], block: tuple[int, i
     return counted.tiles, int(live_tiles(op.mask(4096, **inputs), *block).sum())
 
 
+@pytest.mark.parametrize("tile", [(128, 64), (16, 16)])
 @pytest.mark.parametrize("mask", ["random(3, block = 64, seed = 0)", "random(2, block = 48, seed = 5) and i >= 0"])
-def test_lists_are_exact_in_both_directions(mask: str) -> None:
-    """The lists of the kernels, which no interval helps here: every live tile once, in order, and no other."""
+def test_lists_are_exact_in_both_directions(mask: str, tile: tuple[int, int]) -> None:
+    """The lists of the kernels, which no interval helps here: every live tile once, and no other; first, in order,
+    those that are full because their queries have one row of the table."""
     op = attnc.loads(f"attention spec {{ {S}mask {mask}  normalize softmax }}")
     module: dict[str, Any] = op._function.__globals__
-    N, M, H, block_m, block_n = 900, 1000, 3, 128, 64
+    (block_m, block_n), N, M, H = tile, 900, 1000, 3
     q, k = torch.zeros(1, H, N, 1), torch.zeros(1, H, M, 1)
     block, count, seed = (64, 3, 0) if "64" in mask else (48, 2, 5)
     rows = torch.arange(-(-N // block) + 1).view(1, 1, -1) + (M - N) // block
     table = module["draw"](seed, torch.arange(H).view(1, H, 1), rows, count, -(-M // block))
-    live = live_tiles(op.mask(N, M, H=H), block_m, block_n)
-    tiles = {"key": live, "query": live.mT}
-    for side, wanted in tiles.items():
+    pairs = op.mask(N, M, H=H)
+    live, dead = live_tiles(pairs, block_m, block_n), live_tiles(~pairs, block_m, block_n)
+    start = torch.arange(0, N, block_m)[:, None]
+    row = start + M - N, torch.clamp(start + block_m, max=N) - 1 + M - N
+    inside = torch.arange(block_n, M + block_n, block_n) <= M
+    whole = live & ~dead & inside & (row[0] // block == row[1] // block)
+    tiles = {"key": (live, whole), "query": (live.mT, (whole & (start + block_m <= N)).mT)}
+    for side, (wanted, filled) in tiles.items():
         codes = module[f"_out_{side}_pairs"](q, k, k, table, None, 1, H, N, M - N, 0, block_m, block_n)
         first, listed = module["_listed"](codes, *wanted.shape[2:])
         for h in range(H):
             for row in range(wanted.shape[2]):
-                found = listed[0, h, first[0, h, row] : first[0, h, row + 1]].tolist()
-                assert found == wanted[0, h, row].nonzero().flatten().tolist()
+                at, partial, end = first[0, h, 2 * row : 2 * row + 3].tolist()
+                full = listed[0, h, at:partial].tolist()
+                assert full == filled[0, h, row].nonzero().flatten().tolist()
+                assert (
+                    sorted(full + listed[0, h, partial:end].tolist()) == wanted[0, h, row].nonzero().flatten().tolist()
+                )
 
 
 def test_compiled_and_exported() -> None:
@@ -215,6 +247,7 @@ def test_compiled_and_exported() -> None:
 TENSORS = ("document(ids)", "ids[b, j] <= ids[b, i]", "t[b, j]", "t[b, i]", "s[b, h, i] <= j", "global(t)")
 TABLES = (
     "random(1, block = 8, seed = 3)", "random(2, block = 5, seed = 1)", "blocks(n, 8)", "blocks(m, 16)",
+    "u[b, h, i, j // 8]", "w[b, h, i, j]",
 )  # fmt: skip
 INDICES = ("causal", "window(5)", "window(20)", "sink(3)", "i >= 9", "j % 3 == 0", "block(7)", "true")
 
@@ -231,7 +264,8 @@ def masks(draw: Callable[[st.SearchStrategy[Any]], Any], depth: int = 2) -> str:
 @given(mask=masks(), order=st.sampled_from(["ascending", "descending", "none"]), options=st.sampled_from(OFFSETS))
 def test_any_mask_over_small_tiles(mask: str, order: str, options: dict[str, Any]) -> None:
     declared = {
-        "ids": "i32[B, M]", "t": "bool[B, M]", "s": "i32[B, H, N]", "n": "i32[B, H, R, C]", "m": "bool[B, H, U, V]"
+        "ids": "i32[B, M]", "t": "bool[B, M]", "s": "i32[B, H, N]", "n": "i32[B, H, R, C]", "m": "bool[B, H, U, V]",
+        "u": "bool[B, H, N, W]", "w": "bool[B, H, N, M]",
     }  # fmt: skip
     ids = {"ascending": documents(11, 53, 2), "descending": documents(11, 53, 2).flip(1)}
     given = {
@@ -240,6 +274,8 @@ def test_any_mask_over_small_tiles(mask: str, order: str, options: dict[str, Any
         "s": (torch.arange(2 * 2 * 41).reshape(2, 2, 41) * 7 % 40).int(),
         "n": (torch.arange(2 * 12).reshape(2, 1, 6, 2) * 5 % 8 - 1).int(),
         "m": torch.arange(2 * 12).reshape(1, 2, 3, 4) % 5 == 1,
+        "u": torch.arange(41 * 7).reshape(1, 1, 41, 7) % 23 == 1,
+        "w": torch.arange(41 * 53).reshape(1, 1, 41, 53) // 8 % 7 == 1,
     }
     inputs = {name: x for name, x in given.items() if re.search(rf"\b{name}\b", mask)}
     lines = " ".join(f"input {name}: {declared[name]}" for name in inputs)

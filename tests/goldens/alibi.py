@@ -375,9 +375,9 @@ def _fold(p, x, G):
     return torch.matmul(p.reshape(B, G, H // G * rows, columns).mT, x.reshape(B, G, H // G * rows, x.shape[3]))
 
 
-def _live_tiles(may, must, length, block, listed=()):
+def _live_tiles(may, must, length, block, listed=None):
     """(start, stop, full) of the tiles of [0, length) that hold a live pair, from the intervals (lo, hi) that may and
-    that must be live, and from the numbers of listed tiles. An end may be a tensor over batch and heads; None is
+    that must be live, and from listed tiles, by number: whether they are full. An end may be a tensor over batch and heads; None is
     open, and one over no batch 0."""
 
     def least(end):
@@ -388,11 +388,11 @@ def _live_tiles(may, must, length, block, listed=()):
 
     may = [(0 if lo is None else least(lo), length if hi is None else most(hi)) for lo, hi in may]
     must = [(0 if lo is None else most(lo), length if hi is None else least(hi)) for lo, hi in must]
-    listed = frozenset(listed)
+    listed = listed or {}
     for start in range(0, length, block):
         stop = min(start + block, length)
         if start // block in listed or any(lo < stop and start < hi and lo < hi for lo, hi in may):
-            yield start, stop, any(lo <= start and stop <= hi for lo, hi in must)
+            yield start, stop, listed.get(start // block, False) or any(lo <= start and stop <= hi for lo, hi in must)
 
 
 def _shares(lse):
@@ -686,7 +686,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1, x.listings = 0;
+  x.may = 1, x.must = 1, x.listings[FULL] = x.listings[PARTIAL] = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
@@ -779,7 +779,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1, x.listings = 0;
+  x.may = 1, x.must = 1, x.listings[FULL] = x.listings[PARTIAL] = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
@@ -919,7 +919,7 @@ INLINE Visits visits(const Args& a, const Head& c, const Run& keys, i64 i0, i64 
   const i64 may0_hi = i1 - a.kv_offset + i64(1);
   const i64 must0_hi = i0 - a.kv_offset + i64(1);
   Visits x;
-  x.may = 1, x.must = 1, x.listings = 0;
+  x.may = 1, x.must = 1, x.listings[FULL] = x.listings[PARTIAL] = 0;
   x.lo[0] = 0, x.hi[0] = keys.below(may0_hi);
   x.from[0] = 0, x.to[0] = keys.below(must0_hi);
   return x;
