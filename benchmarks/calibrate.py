@@ -35,13 +35,14 @@ from typing import Any
 
 from attnc.codegen.emit import emit
 from attnc.codegen.lower import Program, lower
-from attnc.codegen.plan import plan, rows_for
+from attnc.codegen.plan import Plan, plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import shared_lines, total
 from attnc.codegen.planner.calibration import Key, alike, answering, calibration
+from attnc.codegen.planner.search import Choice
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Gpu, targets
-from attnc.codegen.planner.tile import Tile, padded
-from attnc.codegen.planner.work import PASSES, work
+from attnc.codegen.planner.tile import Tile, parts
+from attnc.codegen.planner.work import PASSES, Pass, work
 from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
@@ -86,7 +87,7 @@ def module(name: str, architecture: str) -> ModuleType:
 
 def signature(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> Signature:
     """The kernel of a pass with this tile."""
-    found = signatures(program(name), plan(program(name), architecture), dtype, dim, {tile.step: tile})
+    found = signatures(program(name), plan(program(name), architecture), dtype, dim, {tile.step: tile}, dim)
     return next(item for item in found if item.step == tile.step)
 
 
@@ -231,6 +232,11 @@ def within(name: str, values: list[Any], what: str) -> list[Any]:
     return values if name == "causal" or name not in SCORES else [value for value in values if value in HEAVY[what]]
 
 
+def _choice(found: Plan, step: Pass, dtype: str, dim: int) -> Choice | None:
+    """A plan's for vectors of ``dim``; for a sum of two powers of two, only where it takes them apart."""
+    return found.row(step, dtype, dim).choice if found.width(step, dtype, dim) == dim else None
+
+
 def chosen(
     name: str, architectures: list[str], dtypes: list[str], dims: list[int], *, explore: bool = False
 ) -> Iterator[tuple[Key, Tile]]:
@@ -240,10 +246,12 @@ def chosen(
         found = plan(program(name), target)
         members = FAMILY if target == GENERIC else (target,)
         for dtype, dim, step in product(within(name, dtypes, "dtypes"), within(name, dims, "dims"), PASSES):
-            choice = found.row(step, dtype, padded(dim)).choice
+            choice = _choice(found, step, dtype, dim)
             if choice is None:
                 continue
             for member in dict.fromkeys(alike(each) for each in members):
+                if len(parts(dim)) > 1 and not plan(program(name), member).split:  # generic's there: by pointers
+                    continue
                 element = "f16" if dtype == "bf16" and member == "sm_75" else dtype
                 yield key_of(member, choice.tile, element, dim), choice.tile
             if explore and target in ASSEMBLED:
@@ -251,7 +259,7 @@ def chosen(
                 for tile in (
                     *search.with_roles(counted, choice.dtype, gpu),
                     *choice.next_best[:2],
-                    *search.doubtful(counted, choice.dtype, padded(dim), gpu, choice),
+                    *search.doubtful(counted, choice.dtype, dim, gpu, choice),
                 ):
                     yield key_of(target, tile, choice.dtype, dim), tile
 
@@ -302,7 +310,7 @@ def modelled(name: str, key: Key) -> int:
     architecture, step, dtype, dim, *rest = key
     gpu, tile = targets().find(architecture), Tile(step, *rest[:4], roles=rest[-1] is True)
     assert isinstance(gpu, Gpu)
-    return total(shared_lines(work(program(name), tile.step), tile, dtype, padded(dim), gpu))
+    return total(shared_lines(work(program(name), tile.step), tile, dtype, dim, gpu))
 
 
 def report() -> bool:
@@ -328,7 +336,7 @@ def spills(names: list[str], architectures: list[str], dtypes: list[str], dims: 
     for name, target in product(names, (target for target in architectures if target in ASSEMBLED)):
         found = plan(program(name), target)
         for dtype, dim, step in product(within(name, dtypes, "dtypes"), sorted(within(name, dims, "dims")), PASSES):
-            choice = found.row(step, dtype, padded(dim)).choice
+            choice = _choice(found, step, dtype, dim)
             *_, stack, hot = table.of(name, target, choice.tile, dtype, dim) if choice is not None else (None, None)
             if choice is None or stack is None:
                 lacking.append(f"{name} {target} {step} {dtype} {dim}")
@@ -364,7 +372,7 @@ def grid(names: list[str], architectures: list[str], dtypes: list[str], dims: li
         gpu = targets().find(architecture)
         assert isinstance(gpu, Gpu)
         element = "f16" if dtype == "bf16" and architecture == "sm_75" else dtype
-        for tile in search.candidates(step, element, padded(dim), gpu):
+        for tile in search.candidates(step, element, dim, gpu):
             model = modelled(name, key_of(architecture, tile, element, dim))
             if model > gpu.shared_block:
                 continue
@@ -383,7 +391,7 @@ def main() -> int:
     parser.add_argument("--scores", nargs="*", choices=SCORES, default=list(SCORES))
     parser.add_argument("--targets", nargs="*", default=list(ARCHITECTURES))
     parser.add_argument("--dtypes", nargs="*", default=["bf16", "f32"])
-    parser.add_argument("--dims", nargs="*", type=int, default=[64, 128, 32, 256, 16])
+    parser.add_argument("--dims", nargs="*", type=int, default=[64, 128, 96, 80, 192, 32, 256, 16])
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--again", action="store_true")

@@ -67,7 +67,7 @@ def emit(program: Program, plan: Plan) -> str:
     groups = [_op_group(program, group, naming, digest, gpu) for group in program.groups]
     passes = [part for t in groups for part in t.passes]
     rows, columns = _eager_tile(passes)
-    by_group = [kernels(program, group, naming, plan.described) if gpu else () for group in program.groups]
+    by_group = [kernels(program, group, naming, plan) if gpu else () for group in program.groups]
     helpers = frozenset[str]().union(*(kernel.helpers for found in by_group for kernel in found))
     if any(item.rowmax for group in program.groups for item in group.maps):
         helpers |= {"most"}
@@ -119,6 +119,7 @@ def emit(program: Program, plan: Plan) -> str:
         eager=[env.get_template("eager.py.j2").render(t=t, s=t.summed or t) for t in passes],
         described=any(kernel.described for found in by_group for kernel in found),
         tiles=tuple(plan.fitting),
+        split=plan.split,
         tiles_note=plan.note,
         helpers=helpers,
         kernels=[env.get_template("kernels.py.j2").render(kernels=found) for found in by_group if gpu],

@@ -24,21 +24,22 @@ from attnc.codegen.kernel import (
 from attnc.codegen.kernel_builder import Builder
 from attnc.codegen.lower import G, Group, InputGradient, Map, Program, summed
 from attnc.codegen.names import Naming
+from attnc.codegen.plan import Plan
 from attnc.codegen.printer import Text
 from attnc.codegen.relative import sloped
 from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 
 
-def kernels(program: Program, group: Group, naming: Naming, described: bool) -> tuple[Kernel, ...]:
+def kernels(program: Program, group: Group, naming: Naming, plan: Plan) -> tuple[Kernel, ...]:
     """The kernels of a group, pass by pass: forward, gradients by query, gradients by key, and a map's sums over
-    queries if it emits them. ``described``: the target reads tensors of vectors by descriptors."""
-    found = []
+    queries if it emits them."""
+    found, described = [], plan.described
     for part in group.passes:
         found.append(_forward(program, summed(part) if part.partial else part, naming, described))
         found.append(_backward_query(program, part, naming, described))
         found.append(_by_key(program, part, naming, described, part.maps, grads=True))
         found += [_by_key(program, part, naming, described, (item,), grads=False) for item in part.maps if item.colsum]
-    return tuple(found)
+    return tuple(replace(kernel, split=plan.split) for kernel in found)
 
 
 def _gradients(

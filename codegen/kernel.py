@@ -35,6 +35,17 @@ class Argument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A power of two of a vector's elements: how names of it end, its constexpr, and text for which elements they are.
+    ``guard``: the constexpr that is 0 where a call has no such part."""
+
+    tag: str
+    block: str
+    dims: str
+    guard: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenTensor:
     """A query, key or value tensor: its variable, its dim's constexpr and its strides' names."""
 
@@ -95,7 +106,8 @@ class MapText:
 class Kernel:
     """What templates/kernels.py.j2 needs to print one kernel: what its maps share, and the maps. ``scales``: vectors
     whose gradient is multiplied once, after the loop, and by what. ``described``: its tensors of vectors may come as
-    descriptors, of which the copy engine (TMA) loads whole tiles; then warps may have roles of their own."""
+    descriptors, of which the copy engine (TMA) loads whole tiles; then warps may have roles of their own. ``split``:
+    vectors may be taken in two parts, each a power of two, in place of one that holds them."""
 
     kind: Literal["forward", "query", "key"]
     name: str
@@ -128,11 +140,25 @@ class Kernel:
     scales: tuple[tuple[str, str], ...] = ()
     grads: bool = False
     described: bool = False
+    split: bool = False
 
     @property
     def dim_arguments(self) -> str:
         """The vectors' sizes and the powers of two that hold them."""
-        return " ".join(f"{dim}: tl.constexpr, BLOCK_{dim}: tl.constexpr," for dim in self.dims)
+        names = ("", "BLOCK_", "TAIL_") if self.split else ("", "BLOCK_")
+        return " ".join(f"{name}{dim}: tl.constexpr," for dim in self.dims for name in names)
+
+    def parts(self, dim: str) -> tuple[Part, ...]:
+        """What vectors of a size are taken in: one power of two, and where calls may split them a smaller one."""
+        first = Part(tag="", block=f"BLOCK_{dim}", dims=f"tl.arange(0, BLOCK_{dim})")
+        if not self.split:
+            return (first,)
+        tail = f"TAIL_{dim}"
+        return first, Part(tag="_tail", block=tail, dims=f"BLOCK_{dim} + tl.arange(0, {tail})", guard=tail)
+
+    def dim(self, name: str) -> str:
+        """The size of a tensor of vectors."""
+        return next(item.dim for item in (*self.queries, *self.keys, self.value) if item.name == name)
 
     @property
     def strips(self) -> bool:

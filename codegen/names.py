@@ -72,8 +72,8 @@ MODULE_WORDS = [
     "draw",
 ]
 # What the templates make of a name: d_q, e_sink, size_D, by_read0, span0_lo; q_ptr, q_tile, v_values, q_stride0, ...
-_MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK|span\d+)_")
-_MADE_AFTER = re.compile(r"_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")
+_MADE_BEFORE = re.compile(r"(d|e|by|size|BLOCK|TAIL|span\d+)_")
+_MADE_AFTER = re.compile(r"_(ptr|tail|tile|values|rows|sum|ij|at|(stride|size)?\d+)$")
 
 
 def _own(name: str, tags: tuple[str, ...]) -> str:

@@ -10,17 +10,19 @@ from functools import cache
 from attnc.codegen.lower import Program
 from attnc.codegen.planner.search import Choice, choose
 from attnc.codegen.planner.targets import GENERIC, Cpu, Gpu, Machine, Targets, targets
-from attnc.codegen.planner.tile import ITEMSIZE, Tile
+from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded, parts
 from attnc.codegen.planner.work import PASSES, Pass, Work, works
 
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
+# Sums of two powers of two: vectors of 16-bit elements are taken in two parts where that is cheaper than padding.
+SPLITS = (80, 96, 192)
 DTYPES = ("bf16", "f32", "f64")  # by element size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the table: for vectors padded to ``dim`` elements of ``itemsize`` bytes. ``choice`` None: no tile
-    fits the target."""
+    """One row of the table: for vectors padded to ``dim`` elements of ``itemsize`` bytes, or taken in two parts that
+    are ``dim`` together. ``choice`` None: no tile fits the target."""
 
     step: Pass
     dim: int
@@ -42,10 +44,21 @@ class Plan:
         """The rows that a module prints."""
         return ((row, row.choice.tile) for row in self.rows if row.choice is not None)
 
-    def row(self, step: Pass, dtype: str, dim: int) -> Row:
-        """The row that a module takes for vectors padded to ``dim``."""
-        wanted = (step, dim, ITEMSIZE[dtype])
+    def row(self, step: Pass, dtype: str, width: int) -> Row:
+        """The row that a module takes for vectors of a ``width``."""
+        wanted = (step, width, ITEMSIZE[dtype])
         return next(row for row in self.rows if (row.step, row.dim, row.itemsize) == wanted)
+
+    def width(self, step: Pass, dtype: str, *dims: int) -> int:
+        """The row that a module takes for vectors of ``dims``: each has its parts' where there is one, else it is
+        padded; the largest serves all."""
+        known = {row.dim for row in self.rows if (row.step, row.itemsize) == (step, ITEMSIZE[dtype])}
+        return max(cut if (cut := sum(parts(dim))) in known else padded(dim) for dim in dims)
+
+    @property
+    def split(self) -> bool:
+        """Whether vectors of some size are taken in two parts."""
+        return any(len(parts(row.dim)) > 1 for row in self.rows)
 
     @property
     def described(self) -> bool:
@@ -55,7 +68,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """What a module's text takes from the plan, beside its program."""
-        return f"{self.target} {[tuple(tile) for _, tile in self.fitting]}"
+        return f"{self.target} {[(row.dim, *tile) for row, tile in self.fitting]}"
 
     @property
     def note(self) -> str:
@@ -90,10 +103,22 @@ def rows_for(item: Work, members: tuple[Gpu, ...]) -> tuple[Row, ...]:
     rows = []
     for dtype in DTYPES:
         element = "f16" if dtype == "bf16" and ranked_by.matrix == "fma" else dtype
-        for dim in DIMS:
-            choice = choose(item, element, dim, ranked_by, members)
-            rows.append(Row(step=item.step, dim=dim, itemsize=ITEMSIZE[dtype], choice=choice))
+        found = {dim: choose(item, element, dim, ranked_by, members) for dim in DIMS}
+        if dtype == "bf16" and ranked_by.matrix != "tcgen05":  # descriptors read a vector as one block
+            for dim in SPLITS:
+                if (
+                    ranked_by.matrix == "mfma" and dim > 128
+                ):  # seen to spill by keys, where registers are not calibrated
+                    continue
+                apart = choose(item, element, dim, ranked_by, members)
+                if apart is not None and _cheaper(apart, found[padded(dim)], item, ranked_by):
+                    found[dim] = apart
+        rows += [Row(step=item.step, dim=dim, itemsize=ITEMSIZE[dtype], choice=found[dim]) for dim in sorted(found)]
     return tuple(rows)
+
+
+def _cheaper(one: Choice, other: Choice | None, item: Work, gpu: Gpu) -> bool:
+    return other is None or one.price(item, gpu) < other.price(item, gpu)
 
 
 __all__ = ["DIMS", "Pass", "Plan", "Row", "Tile", "plan"]

@@ -83,12 +83,8 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
     if item.split is not None:
         split = item.split
         parts = " + ".join(map(str, split.parts))
-        if len(split.parts) > 1:
-            saves = f"{100 * split.saves:.0f}% of its clocks"
-            how = f"computed as {split.padded}; {parts} would save {saves}, but no kernel splits yet"
-        else:
-            how = f"computed as {split.padded}; no split holds it in less"
-        line(f"head dim {split.dim}", how)
+        saves = f", {100 * split.saves:.0f}% fewer clocks than padded to {split.padded}" if len(split.parts) > 1 else ""
+        line(f"head dim {split.dim}", f"computed as {parts}{saves}")
     if item.better is not None:
         tile, milliseconds = item.better
         line("at this shape", f"{tile} would take {milliseconds:.3g} ms; a module's tiles are for every length")

@@ -123,13 +123,13 @@ class Op:
 
         vars(module)["_tile"] = Tuner(module.__name__, module._tile, self._planned)
 
-    def _planned(self, step: Pass, dtype: str, dim: int) -> Iterator[tuple[int, ...]]:
-        """The planner's tiles of a pass, its best first."""
+    def _planned(self, step: Pass, dtype: str, dims: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The planner's tiles of a pass over vectors of these sizes, its best first."""
         from attnc.codegen.lower import lower
         from attnc.codegen.plan import plan
-        from attnc.codegen.planner.tile import padded
 
-        choice = plan(lower(self.construct), self._target).row(step, dtype, padded(dim)).choice
+        found = plan(lower(self.construct), self._target)
+        choice = found.row(step, dtype, found.width(step, dtype, *dims)).choice
         if choice is not None:
             yield choice.tile.entry
             yield from (tile.entry for tile in choice.next_best)

@@ -60,9 +60,9 @@ class Tuner:
     """In place of a module's ``_tile``: the tile measured for a place; where there is none, the module's own."""
 
     def __init__(
-        self, identity: str, own: Callable[..., Entry], planned: Callable[[Pass, str, int], Iterable[Entry]]
+        self, identity: str, own: Callable[..., Entry], planned: Callable[[Pass, str, tuple[int, ...]], Iterable[Entry]]
     ) -> None:
-        """``identity`` names the module; ``planned(pass, dtype, dim)``: the planner's tiles, its best first."""
+        """``identity`` names the module; ``planned(pass, dtype, dims)``: the planner's tiles, its best first."""
         self._identity, self._own, self._planned = identity, own, planned
         self._known: dict[Place, Timing | None] = {}
         self._tried: dict[Place, Entry] = {}
@@ -128,7 +128,7 @@ class Tuner:
         return self.find(place) is None
 
     def _search(self, place: Place, own: Entry, run: Run, measure: Measure) -> Timing:
-        entries = list(dict.fromkeys((own, *self._planned(place.step, place.dtype, max(place.dims)))))[:MOST]
+        entries = list(dict.fromkeys((own, *self._planned(place.step, place.dtype, place.dims))))[:MOST]
         times: dict[Entry, float | None] = {}
         try:
             for entry in entries:

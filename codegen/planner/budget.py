@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from attnc.codegen.planner.targets import Gpu
-from attnc.codegen.planner.tile import ITEMSIZE, Tile
+from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded
 from attnc.codegen.planner.work import Work
 
 # Registers of a thread beside its tiles: addresses, indices, operand fragments. Fitted to calibration.json.
@@ -45,8 +45,9 @@ def budget(
     compiled: tuple[int, int] | None = None,
     shared: tuple[Line, ...] | None = None,
 ) -> Budget:
-    """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``. Its blocks are those that the
-    ``compiled`` kernel's registers and columns allow, where these are known; ``shared``: its lines, where they are."""
+    """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``, or in two parts that are as many. Its
+    blocks are those that the ``compiled`` kernel's registers and columns allow, where these are known; ``shared``: its
+    lines, where they are."""
     shared = shared or shared_lines(work, tile, dtype, dim, gpu)
     registers = register_lines(work, tile, dtype, dim, gpu)
     columns = tensor_columns(work, tile, dtype, dim, gpu)
@@ -75,7 +76,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
     """Shared memory of a block, in bytes."""
     kind = matrix(tile, dtype, gpu)
     size = ITEMSIZE[dtype]
-    vector = dim * size
+    vector, larger = dim * size, 1 << dim.bit_length() - 1  # of vectors in two parts
     held, moved = tile.held * work.held * vector, tile.moved * work.moved * vector
     pair = tile.held * tile.moved * size
     names = ("queries", "keys and values") if work.step != "key" else ("keys and values", "queries and cotangents")
@@ -109,16 +110,14 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
         if tile.roles:
             line("from role to role", 1088 if work.step == "forward" else 64)
         if tile.stages > 1 and not emulated and not tile.roles:
-            # What a second product reads transposed lives on until that product is done.
-            line(
-                "one more of what is read twice",
-                {"forward": 0, "query": work.keys * tile.moved * vector, "key": moved}[work.step],
-            )
+            # What a second product reads transposed lives on until that product is done; of two parts the larger twice.
+            one = {"forward": 0, "query": work.keys, "key": work.moved}[work.step] * tile.moved * size
+            line("one more of what is read twice", one * dim + (one * larger if larger < dim else 0))
         line("row statistics", row * max(tile.stages - 1, 0))
         line("barriers and alignment", min(ALIGNMENT, 8 * vector) if tile.stages > 1 and not emulated else 64)
         if emulated and vector == 64:  # seen of the shortest vectors alone
             line("a tile of what stays, on its way in", max(0, tile.held * vector - moved))
-    elif kind == "mma" and described(work, dtype, gpu):
+    elif kind == "mma" and described(work, dtype, gpu) and larger == dim:
         # What stays came by a descriptor, and its buffer is free when the loop begins.
         line(f"{names[1]} x {tile.stages - 1} buffers", moved * (tile.stages - 1))
         line("weights, between warps", pair if tile.warps > 1 and crosses_warps(tile, dim) else 0)
@@ -140,11 +139,12 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
         line("row statistics", row * buffers)
     elif kind == "mfma":
         buffers = tile.stages - 1
-        single = max(tile.held, tile.moved) * vector
+        single = max(tile.held, tile.moved) * larger * size
         if size == 4 or work.wide:  # float32 weights of 32 rows or more lie as the next product reads them
             across = 4 * tile.held * tile.moved if min(tile.held, tile.moved) < 32 else 0
         else:
-            across = pair if tile.held < 32 * tile.warps else 0
+            narrow = tile.held < 32 * tile.warps or dim & -dim < 32  # rows of a wavefront, or a part of a vector
+            across = pair if narrow else 0
         if work.apart and tile.moved > 32:  # masks in both layouts
             across += tile.held * tile.moved
         across = max(across, paired)
@@ -212,8 +212,10 @@ def _buffered(work: Work, tile: Tile, vector: int, emulated: bool, buffers: int)
 
 def crosses_warps(tile: Tile, dim: int) -> bool:
     """Whether warps share rows of the scores, so that weights pass through shared memory: Triton puts all warps along
-    the longer side of a chained product, along rows only where there are at least as many of them as columns."""
-    return tile.held < dim or (tile.step == "forward" and tile.held < tile.moved)
+    the longer side of a chained product, along rows only where there are at least as many of them as columns. Of
+    vectors in two parts the smaller decides, the lowest bit of their sum; their scores are no chained product."""
+    smaller = dim & -dim
+    return tile.held < smaller or (tile.step == "forward" and tile.held < tile.moved and smaller == dim)
 
 
 def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tuple[Line, ...]:
@@ -272,7 +274,7 @@ def tensor_columns(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> in
     """Columns of tensor memory (sm_100), of 128 rows of 32 bits; a power of two is allocated."""
     if matrix(tile, dtype, gpu) != "tcgen05":
         return 0
-    c = tile.moved
+    c, dim = tile.moved, padded(dim)
     if tile.roles:  # the next tile's scores are made while these are read
         used = 2 * work.scores * c + work.totals * dim + work.maps * c // 2
     elif dtype == "f32":  # operands rest there too, in two parts each

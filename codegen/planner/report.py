@@ -13,14 +13,14 @@ from attnc.codegen import build
 from attnc.codegen.arrays import Draw
 from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import Naming
-from attnc.codegen.plan import Plan
+from attnc.codegen.plan import Plan, Row
 from attnc.codegen.planner.budget import Budget
 from attnc.codegen.planner.calibration import Measured, calibrated, measured
 from attnc.codegen.planner.cost import Clocks, clocks, overhead
 from attnc.codegen.planner.launch import Launch, launches
 from attnc.codegen.planner.search import Refusal, occupied
 from attnc.codegen.planner.targets import Cpu, Gpu
-from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded
+from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded, parts
 from attnc.codegen.planner.work import PASSES, Pass, Work, of_group
 from attnc.codegen.tilemap import TileMap, tile_map
 from attnc.dsl.ir import Const, Expr, Size
@@ -65,8 +65,8 @@ class Compiled:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A head dim that is no power of two: computed ``padded``, or in ``parts`` by kernels that do not exist yet;
-    ``saves``: the share of the kernel's clocks that parts would save."""
+    """A head dim that is no power of two: taken in ``parts``, of which ``padded`` is the only one where two are no
+    cheaper; ``saves``: the share of the clocks of a pair that they save beside padding, each with its own tile."""
 
     dim: int
     padded: int
@@ -77,9 +77,9 @@ class Split:
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     """One kernel. ``live`` pairs of ``tiles`` full and partial (of ``empty`` none is visited), over batch and heads;
-    ``useful`` operations are those of live pairs at the true head dim, ``executed`` those of whole tiles at the padded
-    one; ``bytes`` of device memory; ``compute_ms`` and ``memory_ms`` by the model; ``launches``: programs, and how many
-    share a query's keys, of each pass over disjoint keys; ``waves`` of them over the SMs."""
+    ``useful`` operations are those of live pairs at the true head dim, ``executed`` those of whole tiles at the one
+    that is computed; ``bytes`` of device memory; ``compute_ms`` and ``memory_ms`` by the model; ``launches``: programs,
+    and how many share a query's keys, of each pass over disjoint keys; ``waves`` of them over the SMs."""
 
     name: str
     step: Pass
@@ -226,7 +226,7 @@ def _kernel(
     draw: Draw | None,
     compiled: Mapping[str, Compiled],
 ) -> Kernel | None:
-    gpu, dim = plan.gpu, padded(max(shape.D, shape.E))
+    gpu, dim = plan.gpu, plan.width(step, dtype, shape.D, shape.E)
     row = plan.row(step, dtype, dim)
     if row.choice is None:
         return None
@@ -292,7 +292,7 @@ def _kernel(
         memory_ms=1e-6 * moved_bytes / gpu.bandwidth_gbs,
         launches=launched(tile),
         waves=waves,
-        split=_split(max(shape.D, shape.E), work, tile, element, gpu, use.blocks, whole),
+        split=_split(max(shape.D, shape.E), work, row, plan.row(step, dtype, padded(max(shape.D, shape.E))), gpu),
         better=better,
     )
 
@@ -332,22 +332,13 @@ def _merged(work: Work, shape: Shape, found: tuple[Launch, ...]) -> int:
     return 8 * partial * work.maps * shape.B * shape.H * shape.N * (shape.E + 1)
 
 
-def parts(dim: int) -> tuple[int, ...]:
-    """A head dim as at most two powers of two, of 16 or more, that hold it with the least padding."""
-    whole = padded(dim)
-    best: tuple[int, ...] = (whole,)
-    large = whole // 2
-    if large >= 16 and dim > large and (pair := (large, padded(dim - large))) and sum(pair) < sum(best):
-        best = pair
-    return best
-
-
-def _split(dim: int, work: Work, tile: Tile, dtype: str, gpu: Gpu, blocks: int, whole: Clocks) -> Split | None:
-    if padded(dim) == dim:
+def _split(dim: int, work: Work, taken: Row, whole: Row, gpu: Gpu) -> Split | None:
+    if whole.dim == dim:
         return None
-    cut = parts(dim)
-    priced = clocks(work, tile, dtype, sum(cut), gpu, blocks)
-    return Split(dim=dim, padded=padded(dim), parts=cut, saves=1 - priced.tile / whole.tile)
+    saves = 0.0
+    if taken.choice is not None and whole.choice is not None:
+        saves = 1 - taken.choice.price(work, gpu) / whole.choice.price(work, gpu)
+    return Split(dim=dim, padded=whole.dim, parts=parts(taken.dim), saves=saves)
 
 
 def cpu_bound(machine: Cpu, kernels: Sequence[Kernel], dtype: str) -> tuple[float, float]:

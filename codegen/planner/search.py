@@ -61,6 +61,13 @@ class Choice:
     next_best: tuple[Tile, ...] = ()
     spill: int | None = None
 
+    def price(self, work: Work, gpu: Gpu) -> float:
+        """What the tile costs on ``gpu``, as ``cost.price`` has it."""
+        seen = measured(work, self.tile, self.dtype, self.dim, gpu)
+        spread = seen is not None and seen.lighter
+        blocks, stack = self.budget.blocks, outside(seen)
+        return price(work, self.tile, self.dtype, self.dim, self.clocks, blocks, stack, spread=spread)
+
 
 def limited(tile: Tile, blocks: int, gpu: Gpu) -> Tile:
     """The tile with its registers limited so that an SM holds ``blocks``; as it is where that limits nothing, where
@@ -74,7 +81,8 @@ def shapes(dtype: str, dim: int, gpu: Gpu) -> Iterator[tuple[int, int, int]]:
     """Rows that stay, rows that move, warps: every shape that is considered, large ones first."""
     considered = LONG if dim * ITEMSIZE[dtype] >= 512 else SHAPES
     for held, moved, warps in considered if _priced(dtype, dim) else SHAPES[-7:]:
-        if gpu.warp == 32 or held >= 32 * warps or held <= 32:
+        small = moved == 16 and dim != (dim & -dim) == 16  # a part of 16 by 16: too little for a copy of all threads
+        if (gpu.warp == 32 or held >= 32 * warps or held <= 32) and not small:
             yield held, moved, warps
 
 

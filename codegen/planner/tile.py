@@ -45,3 +45,11 @@ class Tile(NamedTuple):
 def padded(dim: int) -> int:
     """The power of two that holds a vector, at least 16: what a kernel computes with."""
     return max(16, 1 << (dim - 1).bit_length())
+
+
+def parts(dim: int) -> tuple[int, ...]:
+    """A head dim as at most two powers of two, of 16 or more, that hold it with the least padding, large ones first. Of
+    their sum it gives the same two, so that a width names its parts."""
+    whole = padded(dim)
+    pair = (whole // 2, padded(dim - whole // 2)) if dim > whole // 2 >= 16 else (whole, 0)
+    return pair if sum(pair) < whole else (whole,)

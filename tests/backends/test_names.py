@@ -42,7 +42,9 @@ attention zz {
   emit lse, total, rowmax, entropy, colsum
 }
 """
-MADE_OF_WORDS = re.compile(r"(d|e|by|size|BLOCK|span\d+)_\w+|\w+_(ptr|tile|values|rows|sum|ij|at|(stride|size)?\d+)")
+MADE_OF_WORDS = re.compile(
+    r"(d|e|by|size|BLOCK|TAIL|span\d+)_\w+|\w+_(ptr|tail|tile|values|rows|sum|ij|at|(stride|size)?\d+)"
+)
 MADE_FRESH = re.compile(r"(x|floor|(drawn|listed)\d+\w*|(may|must|cut|sure)\d_(lo|hi))(_\d+)?")
 
 
@@ -69,7 +71,7 @@ def test_every_name_beside_a_spec_name_is_reserved(text: str) -> None:
 WORDS = sorted(
     {
         *KERNEL_WORDS, *keyword.kwlist, *keyword.softkwlist, "self", "print", "triton", "q_ptr", "q_tile", "d_q", "e_q",
-        "d_v", "q_stride0", "v_values", "lse_rows", "size_D", "BLOCK_D",
+        "d_v", "q_stride0", "v_values", "lse_rows", "size_D", "BLOCK_D", "TAIL_D", "q_tail",
         "_grid", "_", "__x", "by_l", "x", "x_2", "floor",
         "drawn0", "listed1", "out_out", "out_lse", "TResult", "d_q_0", "q_0", "q_at", "may0_lo", "span0_lo",
         "cut0_hi", "call", "super",

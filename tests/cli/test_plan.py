@@ -35,7 +35,7 @@ def test_a_shape_is_priced(capsys: Capture) -> None:
         "empty, not visited (exact)",
         "FLOP executed",
         "roofline:",
-        "64 + 32 would save",
+        "computed as 64 + 32, ",
         "KV cache of a layer: 768 bytes a token, 1.57 MB for B=2, M=1,024",
         "By the model, not run",
         "--verify compiles this one",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from attnc.codegen import plan as plans
 from attnc.codegen.lower import Program, lower
 from attnc.codegen.plan import plan, rows_for
 from attnc.codegen.planner import search
@@ -519,4 +518,4 @@ def test_a_processor_is_priced_by_its_peaks() -> None:
     machine = targets().find("avx512")
     assert isinstance(machine, Cpu) and machine.tflops("f32") == pytest.approx(2e-3 * 16 * 2 * 32 * 2.8)
     found = plan(CAUSAL, "avx512")
-    assert found.note == plan(CAUSAL, GENERIC).note and len(found.rows) == len(plans.DIMS) * 9
+    assert found.note == plan(CAUSAL, GENERIC).note and found.rows == plan(CAUSAL, GENERIC).rows

@@ -98,8 +98,8 @@ def test_the_fastest_of_real_launches_is_taken(op: Op, launched: dict[str, list[
     for step, timing in found.items():
         times = dict(timing.times)
         assert timing.entry == min(times, key=lambda entry: times[entry] or 0) and 2 <= len(times) <= MOST
-        planned = op._planned(step, "f32", D)
-        assert set(times) <= set(planned) and next(iter(op._planned(step, "f32", D))) in times
+        planned = op._planned(step, "f32", (D,))
+        assert set(times) <= set(planned) and next(iter(op._planned(step, "f32", (D,)))) in times
         assert set(times) <= set(launched[step]), "what is timed is what is launched"
         assert timing.place[1:] == ("cpu", "f32", (D, D), 32, 64)
         launched[step].clear()
@@ -124,7 +124,7 @@ def test_the_slowest_by_the_clock_is_not_taken(op: Op) -> None:
         time.sleep(1.0 if entry == first else 0.0)
         return time.perf_counter() - began
 
-    first = next(iter(op._planned("forward", "f32", D)))
+    first = next(iter(op._planned("forward", "f32", (D,))))
     (timing,) = measure(op, vectors(), slow)
     assert timing.entry != first and dict(timing.times)[first] == max(dict(timing.times).values())
 
@@ -157,7 +157,7 @@ def test_a_damaged_file_is_measured_again(op: Op, folder: Path, damage: Callable
 
 
 def test_a_refused_tile_is_passed_over(op: Op) -> None:
-    first, *others = list(op._planned("forward", "f32", D))[:MOST]
+    first, *others = list(op._planned("forward", "f32", (D,)))[:MOST]
 
     def small(run: Run) -> float:
         if first in tuner(op)._tried.values():
