@@ -219,7 +219,3 @@ def _parser() -> argparse.ArgumentParser:
     command("clean", commands.clean, "Empty the cache.")
     command("version", commands.version, "Print the version.")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names, Text
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Concat, Const, Expr, Load, Normed, Rope, Side, Size, Vector, dependencies, postorder
+from attnc.dsl.ir import Concat, Const, Expr, Load, Normed, Rope, Side, Size, Sliced, Vector, dependencies, postorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ def _read_names(program: Program) -> tuple[str, ...]:
 
 
 def prologue(program: Program, naming: Naming) -> Prologue:
-    """The token-wise values, in order, in the accumulation dtype: vectors [B, heads, tokens, dim], scalars
-    [B, H, tokens]."""
+    """The token-wise values, in order: vectors [B, heads, tokens, dim], scalars [B, H, tokens]. In the accumulation
+    dtype; what is a part of a vector and nothing else, in the vector's own."""
     attention = program.attention
     tensors = {name: naming.tensor(name) for name in _read_names(program)}
     names = Names([*KERNEL_WORDS, *naming.taken])
@@ -50,10 +50,12 @@ def prologue(program: Program, naming: Naming) -> Prologue:
             build.sub(build.index("i"), build.offset(Side.QUERY)): "_grid(N, 2, device)",
             build.sub(build.index("j"), build.offset(Side.KEY)): f"_grid({size_text(token.length)}, 2, device)",
         }
-        for node in postorder(root):
+        nodes = postorder(root)
+        moved = all(isinstance(node, Vector | Sliced | Const | Size) for node in nodes)  # a view of the caller's tensor
+        for node in nodes:
             match node:
                 case Vector(name=name):
-                    text = f"{naming.tensor(name)}.to(acc)"
+                    text = naming.tensor(name) if moved else f"{naming.tensor(name)}.to(acc)"
                     leaves[node] = f"_repeat({text}, H)" if heads == "H" and token.side is Side.KEY else text
                 case Size(name=name):
                     leaves[node] = size_text(node)

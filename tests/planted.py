@@ -288,7 +288,7 @@ def fuzzed(
     """What ``attnc fuzz`` says of the copy with the bug."""
     environment = planted(mutation, folder)
     (folder / "spec.attn").write_text(mutation.text, encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "attnc.cli", "fuzz", str(folder / "spec.attn")]
+    command = [sys.executable, "-P", "-m", "attnc", "fuzz", str(folder / "spec.attn")]
     command += ["--backend", mutation.backend, "--examples", str(examples), "--format", "json", *options]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1) or not done.stdout:

@@ -217,6 +217,8 @@ def _reads(program: Program, group: Group) -> list[tuple[int, str, Kind, bool]]:
 
 def _along_keys(load: Load) -> bool:
     """Whether keys that are neighbours read neighbours: the last index is j plus what no key changes."""
+    if not load.index:  # one number for all
+        return False
     *first, last = load.index
     terms = last.args if isinstance(last, Apply) and last.fn in (Fn.ADD, Fn.SUB) else (last,)
     fixed = not {"j"} & dependencies(*first, *terms[1:])

@@ -40,7 +40,7 @@ def attnc(*arguments: str, stdin: str | bytes = "", **environment: str) -> subpr
     """The command in a process of its own."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
-        [sys.executable, "-m", "attnc.cli", *arguments],
+        [sys.executable, "-m", "attnc", *arguments],
         input=data,
         capture_output=True,
         env=os.environ | environment,
@@ -274,7 +274,7 @@ sys.exit(main(["check", "a.attn"]))
 
 def test_a_reader_that_leaves_is_no_fault(folder: Path) -> None:
     (folder / "a.attn").write_text(GOOD)
-    command = f"{sys.executable} -m attnc.cli explain | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m attnc explain | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -12,10 +12,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import attnc
 import attnc.importer
@@ -69,6 +71,22 @@ def test_an_op_is_its_reference() -> None:
     wanted = torch.autograd.grad(expected.out.sum() + expected.lse.sum(), [*vectors, slope])
     for left, right in zip(found, wanted, strict=True):
         assert_close(left, right, dtype=torch.float32, length=9 * 9)
+
+
+def test_a_value_that_is_a_part_of_the_key_is_no_copy() -> None:
+    """Attention over one latent row a token reads the row where it lies, in its own dtype."""
+    op = attnc.loads("attention a { query q  key row  value c = row[:8]  score dot(q, row)  normalize softmax }")
+    q, row = torch.randn(1, 2, 3, 12, dtype=torch.bfloat16), torch.randn(1, 1, 500, 12, dtype=torch.bfloat16)
+
+    class Made(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.numel() >= 500 * 8:
+                assert result.untyped_storage().data_ptr() == row.untyped_storage().data_ptr(), f"{func} copies"
+            return result
+
+    with Made():
+        op(q, row)
 
 
 def test_the_reference_checks_its_call_as_the_op_does() -> None:
