@@ -106,9 +106,7 @@ def rows_for(item: Work, members: tuple[Gpu, ...]) -> tuple[Row, ...]:
         found = {dim: choose(item, element, dim, ranked_by, members) for dim in DIMS}
         if dtype == "bf16" and ranked_by.matrix != "tcgen05":  # descriptors read a vector as one block
             for dim in SPLITS:
-                if (
-                    ranked_by.matrix == "mfma" and dim > 128
-                ):  # seen to spill by keys, where registers are not calibrated
+                if ranked_by.matrix == "mfma" and dim > 128:  # by keys it was seen to spill, and nothing is calibrated
                     continue
                 apart = choose(item, element, dim, ranked_by, members)
                 if apart is not None and _cheaper(apart, found[padded(dim)], item, ranked_by):

@@ -222,10 +222,9 @@ MUTATIONS = (
     *_of(
         "ttir", _TRITON,
         ("gpu-rescale", "outputs are not rescaled when the maximum grows",
-         "{{ pad }}acc{{ t }} = acc{{ t }} * alpha[:, None]", "{{ pad }}acc{{ t }} = acc{{ t }} * 1.0", "dense"),
+         "acc{{ p.tag }}{{ t }} * alpha[:, None]", "acc{{ p.tag }}{{ t }} * 1.0", "dense"),
         ("gpu-row", "a row beyond the last is stored",
-         "mask=(row < N)[:, None] & (dims < {{ k.value.dim }})[None, :],",
-         "mask=(row <= N)[:, None] & (dims < {{ k.value.dim }})[None, :],", "dense"),
+         '"at_row", "row < N", k.value.dim)', '"at_row", "row <= N", k.value.dim)', "dense"),
     ),
     *_of(
         "ttir", _TRITON_BACK,
