@@ -299,7 +299,7 @@ def fuzzed(
 class Here:
     """In place of the process that a backend runs in: torch is imported once for all bugs."""
 
-    def __init__(self, *, interpreted: bool = False) -> None: ...
+    def __init__(self, *, interpreted: bool = False, limit: float | None = None) -> None: ...
 
     def call(self, function: Callable[..., object], *arguments: object) -> object:
         return function(*arguments)
@@ -329,9 +329,11 @@ def quickly(mutation: Mutation, folder: Path) -> dict[str, object]:
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
-        how = f"the process ended with {os.waitstatus_to_exitcode(status)}"
-        return {"failure": {"after": "?", "message": how}}
+    ended = os.waitstatus_to_exitcode(status)
+    if ended < 0:
+        return {"failure": {"after": "?", "message": f"the process ended with signal {-ended}"}}
+    if ended not in (0, 1):  # a fault of the fuzzing itself is no catch
+        raise RuntimeError(f"{mutation.name}: attnc fuzz ended with {ended}")
     (run,) = json.loads((folder / "said.json").read_text())["runs"]
     return dict(run)
 
