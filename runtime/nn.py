@@ -38,11 +38,11 @@ class Attention(nn.Module):
         self.op = as_op(spec, params)
         self.num_heads = num_heads
         self.kv_heads = num_heads if kv_heads is None else kv_heads
+        if num_heads < 1 or self.kv_heads < 1 or num_heads % self.kv_heads:
+            raise ValueError(f"num_heads = {num_heads} is no multiple of kv_heads = {self.kv_heads}")
         if head_dim is None and embed_dim % num_heads:
             raise ValueError(f"embed_dim = {embed_dim} is no multiple of num_heads = {num_heads}: give head_dim")
         self.head_dim = embed_dim // num_heads if head_dim is None else head_dim
-        if num_heads < 1 or self.kv_heads < 1 or num_heads % self.kv_heads:
-            raise ValueError(f"num_heads = {num_heads} is no multiple of kv_heads = {self.kv_heads}")
         _check_vectors(self.op, self.head_dim)
         self.q_proj = nn.Linear(embed_dim, num_heads * self.head_dim, bias=bias)
         self.k_proj = nn.Linear(embed_dim, self.kv_heads * self.head_dim, bias=bias)
@@ -78,6 +78,8 @@ class Attention(nn.Module):
         k = self._heads(self.k_proj(y), self.kv_heads)
         v = self._heads(self.v_proj(y), self.kv_heads)
         own = {name: getattr(self, f"input_{name}") for name in self._own}
+        for name in own.keys() & inputs.keys():
+            raise TypeError(f"{self.op.name}: the input {name} is the layer's own: a call cannot give it")
         result = self.op(q, k, v, q_offset=q_offset, kv_offset=kv_offset, backend=backend, **own, **inputs)
         if isinstance(result, Tensor):
             return self._project(result)

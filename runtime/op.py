@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
     from attnc.runtime.tune import Timing
 
 
+BACKENDS = ("auto", "triton", "interpret", "ttir", "native", "eager", "reference")
+
+
 def load(
     path: str | Path, /, name: str | None = None, *, target: str | None = None, tune: bool = False, **params: object
 ) -> Op:
@@ -42,6 +45,8 @@ def loads(
 ) -> Op:
     """The op of a spec given as text, otherwise as ``load``."""
     _check_tune(tune)
+    if not isinstance(text, str):
+        raise TypeError(f"loads takes a spec's text, not {type(text).__name__}; load takes a path")
     return Op(Source(name="<text>", text=text), name=name, params=params, target=target, tune=tune)
 
 
@@ -86,6 +91,8 @@ class Op:
         auto, triton, interpret, ttir, native, eager, reference; a backend asked for by name works or raises."""
         if backend == "reference":
             return self._reference(vectors, inputs, q_offset, kv_offset)
+        if backend not in BACKENDS:
+            raise ValueError(f"{self.name}: backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         if self._asked[2] and backend in ("auto", "triton") and not torch.compiler.is_compiling():
             self.tune(*vectors, q_offset=q_offset, kv_offset=kv_offset, **inputs)
         function = self._native if backend == "ttir" else self._function

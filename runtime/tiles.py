@@ -34,7 +34,8 @@ def tile_map(
     """The map of the pairs that are live in some branch, as ``reference.mask`` says it; its faults are raised too.
     ValueError for tiles that are not two positive numbers, and for branches that see different numbers of keys."""
     scope = mask_scope(construct, N, M, B, H, inputs, q_offset, kv_offset)
-    if len(block) != 2 or not all(isinstance(side, int) and side >= 1 for side in block):
+    sides = block if isinstance(block, tuple | list) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(f"{construct.name}: block: expected two positive ints (queries, keys), got {block!r}")
     keys = {size(branch.keys, scope.sizes) for branch in construct.branches}
     if len(keys) > 1:

@@ -49,6 +49,16 @@ VECTORS: dict[str, tuple[Callable[[list[Tensor]], list[Any]], type[Exception], s
     "too few": (lambda v: v[:2], TypeError, "biased: expected 3 tensors (q, k, v), got 2"),
     "too many": (lambda v: [*v, v[0]], TypeError, "biased: expected 3 tensors (q, k, v), got 4"),
     "no tensor": (lambda v: [v[0], [1.0], v[2]], TypeError, "biased: k: expected a tensor [B, G, M, D], got list"),
+    "sparse": (
+        lambda v: [v[0], v[1].to_sparse(), v[2]],
+        TypeError,
+        "biased: k: expected a dense tensor, got one of torch.sparse_coo",
+    ),
+    "nested": (
+        lambda v: [torch.nested.as_nested_tensor(list(v[0]), layout=torch.jagged), v[1], v[2]],
+        TypeError,
+        "biased: q: expected a dense tensor, got a nested one",
+    ),
     "rank": (lambda v: [v[0][0], v[1], v[2]], ValueError, "biased: q: expected [B, H, N, D], got [4, 5, 8]"),
     "heads": (
         lambda v: [v[0][:, :3], v[1], v[2]],

@@ -253,6 +253,7 @@ CASES |= {
         spec="input pos: i32[B, M]  score dot(rope(q, pos[b, i]), rope(k, pos[b, j]))  mask causal  normalize softmax",
         inputs={"pos": torch.arange(42, dtype=torch.int32).reshape(2, 21) % 13},
     ),
+    "rope at a constant": Case(spec="score dot(rope(q, 10), k) + dot(rope(q, N), rope(k, j))  normalize softmax"),
     "l2norm": Case(spec="input tau: f32[H]  score dot(l2norm(q), l2norm(k)) * tau[h]  mask causal  normalize softmax"),
     "rmsnorm": Case(
         spec="input w: f32[D]  score dot(rmsnorm(q, w), rmsnorm(k, w)) / D  mask causal  normalize softmax"

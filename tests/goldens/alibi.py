@@ -104,6 +104,12 @@ def _axis(name, axis, text, expected, actual, sizes, broadcast=False):
         raise ValueError(f"alibi: {name}: axis {axis} is {text} = {expected}, but the tensor has {actual} there")
 
 
+def _check_layout(name, x):
+    if x.is_nested or x.layout is not torch.strided:
+        what = "a nested one" if x.is_nested else f"one of {x.layout}"
+        raise TypeError(f"alibi: {name}: expected a dense tensor, got {what}")
+
+
 def _wanted(declared, axes):
     """A tensor as a spec declares it."""
     return declared + ("[" + ", ".join(str(a[0] if isinstance(a, tuple) else a) for a in axes) + "]" if axes else "")
@@ -117,6 +123,7 @@ def _bind_vectors(values):
         if not isinstance(x, torch.Tensor):
             wanted = _wanted("", (*_AXES[role], str(dim)))
             raise TypeError(f"alibi: {name}: expected a tensor {wanted}, got {type(x).__name__}")
+        _check_layout(name, x)
         if x.dim() != 4:
             raise ValueError(f"alibi: {name}: expected {_wanted('', (*_AXES[role], str(dim)))}, got {_shape(x)}")
     device = values[0].device
@@ -154,6 +161,7 @@ def _bind_input(name, declared, axes, differentiable, x, device, acc, sizes):
         if axes or not isinstance(x, good) or (kind != "bool" and isinstance(x, bool)):
             raise TypeError(f"alibi: {name}: expected {_wanted(declared, axes)}, got {type(x).__name__}")
         x = torch.full((), x, dtype={"float": acc, "int": torch.int64, "bool": torch.bool}[kind], device=device)
+    _check_layout(name, x)
     if x.dtype not in (_FLOATS if kind == "float" else _INTS if kind == "int" else (torch.bool,)):
         raise TypeError(f"alibi: {name}: expected {_wanted(declared, axes)}, got a tensor of {x.dtype}")
     if x.device != device and x.dim() > 0:

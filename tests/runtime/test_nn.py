@@ -93,6 +93,11 @@ def test_what_the_layer_takes(tmp_path: Path) -> None:
         Attention(op, 16, 2, w=3)
     with pytest.raises(ValueError, match="embed_dim = 17 is no multiple of num_heads = 2"):
         Attention(op, 17, 2)
+    with pytest.raises(ValueError, match="num_heads = 0 is no multiple of kv_heads = 0"):
+        Attention(op, 16, 0)
+    with pytest.raises(TypeError, match="scaled_layer: the input tau is the layer's own: a call cannot give it"):
+        scaled = "attention scaled_layer { input tau: f32 score dot(q, k) * tau normalize softmax }"
+        Attention(scaled, 8, 2, inputs={"tau": torch.tensor(1.0)})(torch.randn(1, 3, 8), tau=2.0)
     with pytest.raises(ValueError, match="num_heads = 4 is no multiple of kv_heads = 3"):
         Attention(op, 16, 4, kv_heads=3)
     with pytest.raises(TypeError, match="causal_layer has no input slope; its inputs: none"):

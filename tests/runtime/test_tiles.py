@@ -149,7 +149,16 @@ def test_refuses_what_the_mask_refuses(name: str) -> None:
             ask(N, M, B=B, **call)
 
 
-@pytest.mark.parametrize("block", [(0, 4), (4,), (4.0, 4), (4, 4, 4)])
+@pytest.mark.parametrize("size", [-1, 4.0, True, 2**29 + 1])
+@pytest.mark.parametrize("name", ["N", "M", "B", "H"])
+def test_refuses_a_size_that_is_none(name: str, size: Any) -> None:
+    op = attnc.loads(spec("causal"))
+    for ask in (op.mask, op.tiles):
+        with pytest.raises(ValueError, match=rf"a: {name}: expected an int from 0 to 2\*\*29, got {size}"):
+            ask(**{"N": 8, name: size})
+
+
+@pytest.mark.parametrize("block", [(0, 4), (4,), (4.0, 4), (4, 4, 4), 4])
 def test_refuses_a_block_that_is_none(block: Any) -> None:
     with pytest.raises(ValueError, match=r"a: block: expected two positive ints \(queries, keys\), got"):
         attnc.loads(spec("causal")).tiles(8, block=block)
