@@ -19,7 +19,7 @@ from attnc.planning import known_targets, lengths, listed, planned
 from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
 
 if TYPE_CHECKING:
-    from attnc.dsl.ir import Attention, Construct
+    from attnc.dsl.construct import Attention, Construct
 
 Value = bool | int | float | tuple[bool | int | float, ...]
 
@@ -243,7 +243,7 @@ def _planned(options: argparse.Namespace, inputs: Inputs) -> Construct:
 
 
 def show(options: argparse.Namespace, inputs: Inputs) -> int:
-    from attnc.dsl.ir import Attention
+    from attnc.dsl.construct import Attention
 
     keys = options.m if options.m is not None else options.n
     construct = construct_of(options, inputs, (options.n, keys))

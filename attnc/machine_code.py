@@ -11,7 +11,7 @@ from attnc.files import STANDARD_INPUT, write_folder
 from attnc.session import Refused, folder_is_free
 
 if TYPE_CHECKING:
-    from attnc.dsl.ir import Construct
+    from attnc.dsl.construct import Construct
     from attnc.runtime.aot import Compiled
 
 KINDS = ("ttir", "ttgir", "llir", "ptx", "sass", "cubin", "amdgcn", "hsaco")

@@ -15,7 +15,7 @@ from attnc.session import Refused, folder_is_free
 
 if TYPE_CHECKING:
     from attnc.codegen.planner.targets import Targets
-    from attnc.dsl.ir import Construct
+    from attnc.dsl.construct import Construct
 
 KINDS = ("cpp", "so")
 _DTYPE, _DIM = "f32", 64  # where one of the two is not named

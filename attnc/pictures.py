@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attnc.codegen.residue import separate
 from attnc.codegen.tilemap import TileMap
-from attnc.dsl.ir import Attention
+from attnc.dsl.construct import Attention
 from attnc.runtime.reference import mask
 from attnc.runtime.tiles import tile_map
 from attnc.show import Kinds, heads, live, png, svg, terminal, tile_image, tile_terminal

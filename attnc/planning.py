@@ -14,7 +14,7 @@ from attnc.session import Refused
 if TYPE_CHECKING:
     from attnc.codegen.planner.report import Compiled, Shape
     from attnc.codegen.planner.targets import Targets
-    from attnc.dsl.ir import Construct
+    from attnc.dsl.construct import Construct
 
 SIZES = ("B", "H", "G", "N", "M", "D", "E")
 

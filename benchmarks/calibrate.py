@@ -34,7 +34,7 @@ from types import ModuleType
 from typing import Any
 
 from attnc.codegen.emit import emit
-from attnc.codegen.lower import Program, lower
+from attnc.codegen.lower import lower
 from attnc.codegen.plan import Plan, plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import shared_lines, total
@@ -43,6 +43,7 @@ from attnc.codegen.planner.search import Choice
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Gpu, targets
 from attnc.codegen.planner.tile import Tile, parts
 from attnc.codegen.planner.work import PASSES, Pass, work
+from attnc.codegen.program import Program
 from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source

@@ -31,8 +31,8 @@ from attnc.codegen.plan import plan
 from attnc.codegen.planner.targets import Gpu, targets
 from attnc.codegen.planner.work import PASSES as PASS_NAMES
 from attnc.codegen.planner.work import Pass
+from attnc.dsl.construct import Construct
 from attnc.dsl.frontend import compilable, compile_text
-from attnc.dsl.ir import Construct
 from attnc.dsl.source import Source
 from attnc.dsl.version import VERSION
 from attnc.runtime import machine

@@ -25,8 +25,8 @@ from attnc.codegen.lower import lower
 from attnc.codegen.planner import cost, search
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.planner.work import PASSES, Pass, work
+from attnc.dsl.construct import Construct
 from attnc.dsl.frontend import compilable
-from attnc.dsl.ir import Construct
 from attnc.runtime.machine import KernelFacts
 
 

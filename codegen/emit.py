@@ -13,7 +13,7 @@ from attnc.codegen.emit_torch import TorchGroup, torch_group
 from attnc.codegen.emit_triton import kernels
 from attnc.codegen.environment import environment
 from attnc.codegen.kernel import Kernel
-from attnc.codegen.lower import DrawnTable, Group, ListedTable, Program, summed
+from attnc.codegen.lower import summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.embed import builder
 from attnc.codegen.native.emit_backward import native_backward
@@ -22,6 +22,7 @@ from attnc.codegen.native.emit_native import native_group
 from attnc.codegen.native.texts import ELEMENTS
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
+from attnc.codegen.program import DrawnTable, Group, ListedTable, Program
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from attnc.codegen import build
 from attnc.codegen.bounds import Region
 from attnc.codegen.kernel import ALL, Argument
-from attnc.codegen.lower import Group
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.prepass import ENDS, Visits
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names, Text
+from attnc.codegen.program import Group
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import Expr, Side
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from attnc.codegen import build
 from attnc.codegen.kernel import ALL
-from attnc.codegen.lower import DrawnTable, ListedTable, Program
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names, Text
+from attnc.codegen.program import DrawnTable, ListedTable, Program
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import Concat, Const, Expr, Load, Normed, Rope, Side, Size, Sliced, Vector, dependencies, postorder
 

@@ -13,10 +13,11 @@ from attnc.codegen.emit_prepass import PrepassText, prepass, span_leaves
 from attnc.codegen.emit_triton import gradients, saved, statistics, stored
 from attnc.codegen.kernel import ALL, HEADS, ROW, Axes, DotText
 from attnc.codegen.kernel_builder import bound_names, host_sizes
-from attnc.codegen.lower import G, Group, Map, Program, S
+from attnc.codegen.lower import G, S
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import SUM, Names, Text
+from attnc.codegen.program import Group, Map, Program
 from attnc.codegen.simplify import simplify
 from attnc.dsl.ir import (
     Expr,

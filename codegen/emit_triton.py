@@ -22,10 +22,11 @@ from attnc.codegen.kernel import (
     TotalText,
 )
 from attnc.codegen.kernel_builder import Builder
-from attnc.codegen.lower import G, Group, InputGradient, Map, Program, summed
+from attnc.codegen.lower import G, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan
 from attnc.codegen.printer import Text
+from attnc.codegen.program import Group, InputGradient, Map, Program
 from attnc.codegen.relative import sloped
 from attnc.dsl.ir import Apply, Axis, Const, Expr, Fn, Side, Symbol, dependencies, postorder
 

@@ -10,11 +10,12 @@ from attnc.codegen.divisor import L
 from attnc.codegen.divisor import M as SHIFT
 from attnc.codegen.emit_prepass import arguments, span_end, span_leaves
 from attnc.codegen.kernel import ALL, PAIR, PAIR_T, Argument, Axes, TokenTensor
-from attnc.codegen.lower import DrawnTable, G, Group, Map, Program, S
+from attnc.codegen.lower import G, S
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.prepass import ENDS
 from attnc.codegen.print_triton import TensorText, TritonPrinter
 from attnc.codegen.printer import Names, Text
+from attnc.codegen.program import DrawnTable, Group, Map, Program
 from attnc.codegen.ranges import in_bounds
 from attnc.codegen.relative import OFFS, START, distances, live
 from attnc.codegen.simplify import simplify

@@ -17,22 +17,9 @@ from attnc.codegen.opaque import crowded, opaque
 from attnc.codegen.ranges import LIMIT, Range, int_range, needs_int64
 from attnc.codegen.refute import Effort, impossible
 from attnc.codegen.simplify import simplify
+from attnc.dsl.construct import Attention, Branch, Construct
 from attnc.dsl.diagnostics import Diagnostic
-from attnc.dsl.ir import (
-    Apply,
-    Attention,
-    Branch,
-    Const,
-    Construct,
-    Expr,
-    Fn,
-    ParamElement,
-    ParamRef,
-    Side,
-    Table,
-    children,
-    postorder,
-)
+from attnc.dsl.ir import Apply, Const, Expr, Fn, ParamElement, ParamRef, Side, Table, children, postorder
 from attnc.dsl.report import Report
 from attnc.dsl.source import Span
 

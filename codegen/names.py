@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from attnc.codegen import build
-from attnc.codegen.lower import DrawnTable, ListedTable, Program
 from attnc.codegen.printer import Names
+from attnc.codegen.program import DrawnTable, ListedTable, Program
 from attnc.dsl.ir import Expr
 
 # Names in the functions and kernels that hold a spec's own names; tests/backends/test_names.py compares.

@@ -6,8 +6,8 @@ from attnc.codegen.emit import emit
 from attnc.codegen.lower import lower
 from attnc.codegen.plan import plan
 from attnc.codegen.planner.targets import Targets
+from attnc.dsl.construct import Construct
 from attnc.dsl.frontend import compilable
-from attnc.dsl.ir import Construct
 
 
 def compile(construct: Construct, target: str = "generic", known: Targets | None = None) -> str:

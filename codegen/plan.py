@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from attnc.codegen.lower import Program
 from attnc.codegen.planner.search import Choice, choose
 from attnc.codegen.planner.targets import GENERIC, Cpu, Gpu, Machine, Targets, targets
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded, parts
 from attnc.codegen.planner.work import PASSES, Pass, Work, works
+from attnc.codegen.program import Program
 
 DIMS = (16, 32, 64, 128, 256, 512, 1024)
 # Sums of two powers of two: vectors of 16-bit elements are taken in two parts where that is cheaper than padding.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from attnc.codegen import build
 from attnc.codegen.bounds import Bounds
 from attnc.codegen.emit_prepass import span_leaves
-from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import KERNEL_WORDS, Naming
 from attnc.codegen.plan import Pass, Plan
 from attnc.codegen.planner.search import Choice
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names
+from attnc.codegen.program import Group, Program
 from attnc.codegen.tell import tell
 from attnc.dsl.ir import Expr, Fn, Index, Kind, Load, Offset, Side, Size, Symbol, postorder
 

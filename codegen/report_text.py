@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from attnc.codegen.lower import Program
 from attnc.codegen.plan import Plan
 from attnc.codegen.plan_text import TITLES, strategy
 from attnc.codegen.planner.cost import PIPES
 from attnc.codegen.planner.report import Kernel, Report, cpu_bound
 from attnc.codegen.planner.targets import Cpu, Gpu
+from attnc.codegen.program import Program
 
 CAVEAT = (
     "By the model, not run: times leave out clocks under load, latencies of memory and power, so they are too short, "

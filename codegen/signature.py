@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from attnc.codegen.emit_triton import kernels
 from attnc.codegen.kernel import Kernel
-from attnc.codegen.lower import Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Pass, Plan
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, parts
+from attnc.codegen.program import Program
 
 TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64", "i32": "i32", "i64": "i64", "bool": "u8"}
 _STEP: dict[str, Pass] = {"forward": "forward", "query": "query", "key": "key"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from attnc.dsl import ir, syntax
+from attnc.dsl.construct import Attention, Branch, Emit, EmitName, Layout, Normalization
 from attnc.dsl.declare import Declarations
 from attnc.dsl.layout import layout
 from attnc.dsl.lets import check_pair, check_parameters, declare_let, read_unused, warn_unused
@@ -28,7 +29,7 @@ def attention(
     declared: Declarations,
     library: Library,
     source: Source,
-) -> ir.Attention | None:
+) -> Attention | None:
     """The checked attention; None after a fault."""
     normalizer = Normalizer(library=library, elaborator=declared.elaborator, report=declared.report)
     checker = _Attention(construct=construct, clauses=clauses, declared=declared, normalizer=normalizer)
@@ -43,7 +44,7 @@ def attention(
         return None
     roots = [x for item in known for x in (item.score, item.mask, item.normalization.divisor)]
     tokens = live_tokens(splitter.tokens, names_read(*roots) | {item.value for item in known})
-    return ir.Attention(
+    return Attention(
         name=construct.name.text, params=tuple(declared.params),
         conditions=tuple(declared.elaborator.conditions.later.values()), inputs=tuple(declared.inputs),
         vectors=tuple(declared.vectors), sizes=tuple(declared.sizes), tokens=tokens, branches=tuple(known),
@@ -92,7 +93,7 @@ class _Attention:
                 self.declared.report.fault("A403", "with branches, each states its own score", clause.span)
         return dict(branches)
 
-    def branch(self, name: str, clauses: tuple[syntax.Clause, ...], splitter: Splitter) -> ir.Branch | None:
+    def branch(self, name: str, clauses: tuple[syntax.Clause, ...], splitter: Splitter) -> Branch | None:
         """One map, split into what is token-wise and what is pairwise."""
         report, elaborator = self.declared.report, self.declared.elaborator
         scope = self._scope(name, clauses)
@@ -107,7 +108,7 @@ class _Attention:
             report.fault("A401", f"`{self._title(name)}` has no normalization", span, help="add `normalize softmax`")
         scores = self._score(score, scope, splitter) if isinstance(score, syntax.ScoreClause) else None
         masks = self._mask(mask, scope) if isinstance(mask, syntax.MaskClause) else replace(TRUE, span=span)
-        weights: ir.Normalization | None = None
+        weights: Normalization | None = None
         if isinstance(normalize, syntax.NormalizeClause):
             if isinstance(normalize.value, syntax.Pair):
                 check_pair(normalize.value, scope, set(), report)
@@ -128,7 +129,7 @@ class _Attention:
             return None
         weights = replace(weights, divisor=divisor)
         elaborator.used.add(value)
-        return ir.Branch(name=name, score=scores, mask=masks, normalization=weights, value=value, keys=keys, span=span)
+        return Branch(name=name, score=scores, mask=masks, normalization=weights, value=value, keys=keys, span=span)
 
     def _is_declared(self, name: str) -> bool:
         return any(vector.name == name for vector in self.declared.vectors)
@@ -203,7 +204,7 @@ class _Attention:
                 return None
         raise AssertionError(plain)
 
-    def output(self, branches: list[ir.Branch]) -> ir.Expr | None:
+    def output(self, branches: list[Branch]) -> ir.Expr | None:
         """The combination of the branches; their own for one."""
         report = self.declared.report
         clause = next((c for c in self.clauses if isinstance(c, syntax.OutputClause)), None)
@@ -234,7 +235,7 @@ class _Attention:
             report.warn("W001", f"`{name}` is never used", self._span(name), label="unused branch")
         return self.declared.elaborator.vectors.vector(expr, "an output")
 
-    def _symbol(self, branch: ir.Branch) -> ir.Expr:
+    def _symbol(self, branch: Branch) -> ir.Expr:
         entity = self.declared.scope.find(branch.value)
         if isinstance(entity, Derived):
             dims = self.declared.elaborator.derived[branch.value][1].dims
@@ -242,16 +243,16 @@ class _Attention:
             dims = next((vector.dim,) for vector in self.declared.vectors if vector.name == branch.value)
         return ir.Symbol(kind=ir.Kind.FLOAT, dims=dims, name=branch.name, span=branch.span)
 
-    def emits(self, branches: list[ir.Branch], named: bool) -> tuple[ir.Emit, ...]:
+    def emits(self, branches: list[Branch], named: bool) -> tuple[Emit, ...]:
         report = self.declared.report
-        found: dict[str, ir.Emit] = {}
+        found: dict[str, Emit] = {}
         for clause in self.clauses:
             if not isinstance(clause, syntax.EmitClause):
                 continue
             for item in clause.items:
-                what = next((word for word in get_args(ir.EmitName) if word == item.name.text), None)
+                what = next((word for word in get_args(EmitName) if word == item.name.text), None)
                 if what is None:
-                    help = near(item.name.text, get_args(ir.EmitName)) or f"one of {', '.join(get_args(ir.EmitName))}"
+                    help = near(item.name.text, get_args(EmitName)) or f"one of {', '.join(get_args(EmitName))}"
                     report.fault("A406", f"nothing called `{item.name.text}` is emitted", item.name.span, help=help)
                     continue
                 branch = item.branch.text if item.branch is not None else "out"
@@ -263,7 +264,7 @@ class _Attention:
                 field = f"{branch}_{what}" if named else what
                 if field in found:
                     report.fault("A402", f"`{field}` is emitted twice", item.span)
-                found[field] = ir.Emit(name=field, branch=branch, what=what, span=item.span)
+                found[field] = Emit(name=field, branch=branch, what=what, span=item.span)
                 weights = next((b.normalization for b in branches if b.name == branch), None)
                 if what == "lse" and weights is not None and not _exponential(weights.weight):
                     report.fault(
@@ -272,11 +273,11 @@ class _Attention:
                     )  # fmt: skip
         return tuple(found.values())
 
-    def layout(self, branches: list[ir.Branch], splitter: Splitter) -> ir.Layout | None:
+    def layout(self, branches: list[Branch], splitter: Splitter) -> Layout | None:
         report = self.declared.report
         clause = next((c for c in self.clauses if isinstance(c, syntax.KvClause)), None)
         if clause is None:
-            return ir.Layout()
+            return Layout()
         made = layout(clause, report)
         if made is not None and made.kind == "latent":
             for branch in branches:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attnc.dsl import ir, syntax
+from attnc.dsl import syntax
 from attnc.dsl.attention import attention
 from attnc.dsl.conditions import Conditions
+from attnc.dsl.construct import Construct
 from attnc.dsl.declare import Declarations
 from attnc.dsl.defaults import check_defaults
 from attnc.dsl.diagnostics import Diagnostic
@@ -34,7 +35,7 @@ FOREIGN: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    constructs: tuple[ir.Construct, ...]
+    constructs: tuple[Construct, ...]
     warnings: tuple[Diagnostic, ...]
 
 
@@ -52,7 +53,7 @@ def check(file: syntax.File) -> CheckResult:
     return CheckResult(constructs=tuple(item for item in made if item is not None), warnings=warnings)
 
 
-def _construct(construct: syntax.Construct, file: syntax.File, report: Report) -> ir.Construct | None:
+def _construct(construct: syntax.Construct, file: syntax.File, report: Report) -> Construct | None:
     clauses = _own(construct.word, construct.clauses, report)
     library = standard_library()
     scope = construct_scope(library)
@@ -61,7 +62,7 @@ def _construct(construct: syntax.Construct, file: syntax.File, report: Report) -
     declared = Declarations(clauses=clauses, scope=scope, report=report, elaborator=elaborator)
     declared.names()
     declared.types()
-    made: ir.Construct | None
+    made: Construct | None
     if construct.word == "attention":
         branches = {
             item.name.text: _own("branch", item.clauses, report)

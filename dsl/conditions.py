@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from attnc.dsl import ir
 from attnc.dsl.constant import constant
+from attnc.dsl.construct import Condition
 from attnc.dsl.kinds import Typer
 from attnc.dsl.report import Report
 from attnc.dsl.sizes import size_text
@@ -19,7 +20,7 @@ class Conditions:
     """``later`` are the conditions that specialization will check, each once."""
 
     report: Report
-    later: dict[ir.Expr, ir.Condition] = field(default_factory=dict)
+    later: dict[ir.Expr, Condition] = field(default_factory=dict)
 
     def require(self, condition: ir.Expr, whose: str, name: str, value: ir.Expr, span: Span) -> None:
         """The condition that ``whose`` states for its ``name`` must hold; ``value`` is what the name stands for."""
@@ -45,7 +46,7 @@ class Conditions:
     def keep(self, condition: ir.Expr, params: tuple[str, ...], span: Span) -> None:
         """Leave the condition to specialization."""
         text = size_text(condition)
-        self.later.setdefault(condition, ir.Condition(expr=condition, params=params, text=text, span=span))
+        self.later.setdefault(condition, Condition(expr=condition, params=params, text=text, span=span))
 
     def _well_formed(self, condition: ir.Expr, span: Span) -> bool:
         if len(_parts(condition)) > MOST_NODES:

@@ -9,6 +9,7 @@ from typing import Literal
 from attnc.dsl import ir, syntax
 from attnc.dsl.calls import KINDS, size_like
 from attnc.dsl.constant import constant
+from attnc.dsl.construct import InputDecl, ParamDecl, VectorDecl
 from attnc.dsl.elaborate import Elaborator
 from attnc.dsl.lets import check_parameters, declare_let, references
 from attnc.dsl.names import Derived, Misplaced, PerHead, Scope, Value
@@ -34,9 +35,9 @@ class Declarations:
     scope: Scope
     report: Report
     elaborator: Elaborator
-    params: list[ir.ParamDecl] = field(default_factory=list)
-    inputs: list[ir.InputDecl] = field(default_factory=list)
-    vectors: list[ir.VectorDecl] = field(default_factory=list)
+    params: list[ParamDecl] = field(default_factory=list)
+    inputs: list[InputDecl] = field(default_factory=list)
+    vectors: list[VectorDecl] = field(default_factory=list)
     sizes: dict[str, syntax.Ref] = field(default_factory=dict)
 
     def names(self) -> None:
@@ -71,7 +72,7 @@ class Declarations:
                 self._vector(role, item, dim)
             if self._assumed(role):
                 span = next(iter(self.clauses)).span if self.clauses else Span(start=0, end=0)
-                self.vectors.append(ir.VectorDecl(name=usual, role=role, dim=dim, span=span))
+                self.vectors.append(VectorDecl(name=usual, role=role, dim=dim, span=span))
         for clause in self.clauses:
             match clause:
                 case syntax.InputClause():
@@ -154,7 +155,7 @@ class Declarations:
         per_head = clause.type.axes is not None
         default = self._default(clause, kind, per_head) if clause.default is not None else None
         name = clause.name
-        self.params.append(ir.ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span))
+        self.params.append(ParamDecl(name=name.text, kind=kind, per_head=per_head, default=default, span=name.span))
 
     def _default(
         self, clause: syntax.ParamClause, kind: ir.Kind, per_head: bool
@@ -231,7 +232,7 @@ class Declarations:
         if dim is None:
             self.scope.names[name.text] = Value(what=role, expr=None, span=name.span)
             return
-        self.vectors.append(ir.VectorDecl(name=name.text, role=role, dim=dim, span=name.span))
+        self.vectors.append(VectorDecl(name=name.text, role=role, dim=dim, span=name.span))
         self.scope.names[name.text] = Value(what=role, expr=_vector(name.text, role, dim), span=name.span)
 
     def _input(self, clause: syntax.InputClause) -> None:
@@ -249,7 +250,7 @@ class Declarations:
             return
         shape = tuple(axis for axis in axes if axis is not None)
         self.inputs.append(
-            ir.InputDecl(
+            InputDecl(
                 name=name.text, dtype=declared.element.text, kind=kind, axes=shape,
                 differentiable=kind is ir.Kind.FLOAT and not declared.nograd, span=name.span,
             )

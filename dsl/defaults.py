@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attnc.dsl import ir
+from attnc.dsl.construct import Condition, ParamDecl
 from attnc.dsl.report import Report
 from attnc.dsl.specialize import broken_by
 
 
-def check_defaults(params: Sequence[ir.ParamDecl], conditions: Sequence[ir.Condition], report: Report) -> None:
+def check_defaults(params: Sequence[ParamDecl], conditions: Sequence[Condition], report: Report) -> None:
     """A fault for each condition that the defaults alone break."""
     defaults = {param.name: param.default for param in params if param.default is not None}
     for condition in conditions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeVar, get_args
 
 from attnc.dsl import syntax
-from attnc.dsl.ir import Layout
+from attnc.dsl.construct import Layout
 from attnc.dsl.report import Report, near
 
 T = TypeVar("T", bound=str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attnc.dsl import calls, ir, syntax
+from attnc.dsl.construct import Normalization
 from attnc.dsl.elaborate import Elaborator, Frame, run
 from attnc.dsl.library import Library
 from attnc.dsl.names import Let, Scope, library_scope
@@ -18,7 +19,7 @@ class Normalizer:
     elaborator: Elaborator
     report: Report
 
-    def normalization(self, clause: syntax.NormalizeClause, scope: Scope) -> ir.Normalization | None:
+    def normalization(self, clause: syntax.NormalizeClause, scope: Scope) -> Normalization | None:
         """``softmax``, ``softmax(sink = e)``, a user's own by name or in place."""
         value = clause.value
         match value:
@@ -69,12 +70,12 @@ class Normalizer:
 
     def _named(
         self, let: Let, clause: syntax.LetClause, arguments: dict[str, ir.Expr | None], span: Span
-    ) -> ir.Normalization | None:
+    ) -> Normalization | None:
         assert isinstance(clause.value, syntax.Pair)
         frame = Frame(scope=let.scope, arguments=arguments, call=span if let.scope.library else None)
         return self._pair(clause.name.text, clause.value, frame, span)
 
-    def _pair(self, name: str, pair: syntax.Pair, frame: Frame, span: Span) -> ir.Normalization | None:
+    def _pair(self, name: str, pair: syntax.Pair, frame: Frame, span: Span) -> Normalization | None:
         weight = self._part(pair.weight, pair.weight_argument, "s", frame)
         divisor = self._part(pair.divisor, pair.divisor_argument, "t", frame)
         if weight is None or divisor is None:
@@ -93,7 +94,7 @@ class Normalizer:
                         "A405", "a divisor serves all keys of a query: it cannot vary with `j`", node.span or span
                     )
                     return None
-        return ir.Normalization(name=name, weight=weight, divisor=divisor, span=span)
+        return Normalization(name=name, weight=weight, divisor=divisor, span=span)
 
     def _part(self, node: syntax.Expr, argument: syntax.Name, symbol: str, frame: Frame) -> ir.Expr | None:
         bound = ir.Symbol(kind=ir.Kind.FLOAT, name=symbol, span=frame.at(argument.span))

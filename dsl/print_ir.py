@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import assert_never
 
 from attnc.dsl import ir
+from attnc.dsl.construct import Attention, Construct, Layout, Recurrence
 from attnc.dsl.sizes import HEADS, KEYS, QUERIES, shape_text, size_text
 
 
-def print_ir(construct: ir.Construct) -> str:
+def print_ir(construct: Construct) -> str:
     """The whole construct."""
-    word = "attention" if isinstance(construct, ir.Attention) else "recurrence"
+    word = "attention" if isinstance(construct, Attention) else "recurrence"
     lines = [f"{word} {construct.name} {{", *_declarations(construct)]
     match construct:
-        case ir.Attention():
+        case Attention():
             for token in construct.tokens:
                 length = size_text(token.length)
                 lines.append(f"  token {token.name}: {token.side.value} per B, {token.heads}, {length}")
@@ -30,7 +31,7 @@ def print_ir(construct: ir.Construct) -> str:
             lines += _graph("value", construct.output)
             lines += [f"  emit {emit.name}: {emit.what} of {emit.branch}" for emit in construct.emits]
             lines.append(f"  kv {_layout(construct.layout)}")
-        case ir.Recurrence():
+        case Recurrence():
             lines.append(f"  state {construct.state}: float{shape_text(construct.state_dims)}")
             lines += _graph("step", construct.step)
             lines += _graph("read", construct.read)
@@ -39,7 +40,7 @@ def print_ir(construct: ir.Construct) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _declarations(construct: ir.Construct) -> Iterator[str]:
+def _declarations(construct: Construct) -> Iterator[str]:
     for param in construct.params:
         default = "" if param.default is None else f" = {_value(param.default)}"
         yield f"  param {param.name}: {param.kind.value}{'[H]' if param.per_head else ''}{default}"
@@ -133,7 +134,7 @@ def _value(value: bool | int | float | tuple[bool | int | float, ...]) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _layout(layout: ir.Layout) -> str:
+def _layout(layout: Layout) -> str:
     def named(name: str, args: tuple[tuple[str, int | str], ...]) -> str:
         inner = ", ".join(f"{key} = {value}" for key, value in args)
         return f"{name}({inner})" if inner else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attnc.dsl import ir, syntax
+from attnc.dsl.construct import Recurrence
 from attnc.dsl.declare import Declarations
 from attnc.dsl.names import Value
 from attnc.dsl.sizes import shape_text
@@ -11,7 +12,7 @@ from attnc.dsl.source import Source
 
 def recurrence(
     construct: syntax.Construct, clauses: tuple[syntax.Clause, ...], declared: Declarations, source: Source
-) -> ir.Recurrence | None:
+) -> Recurrence | None:
     """The checked recurrence; None after a fault."""
     report, elaborator, scope = declared.report, declared.elaborator, declared.scope
     found: dict[type, syntax.Clause] = {type(clause): clause for clause in clauses}
@@ -49,7 +50,7 @@ def recurrence(
     read_vector = elaborator.vectors.vector(result, "what is read")
     if read_vector is None or not elaborator.typer.numbers((stepped,)) or report.failed():
         return None
-    return ir.Recurrence(
+    return Recurrence(
         name=construct.name.text, params=tuple(declared.params), conditions=tuple(elaborator.conditions.later.values()),
         inputs=tuple(declared.inputs), vectors=tuple(declared.vectors), sizes=tuple(declared.sizes),
         state=state.name.text, state_dims=symbol.dims, step=stepped, read=read_vector, source=source,

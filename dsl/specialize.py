@@ -8,6 +8,16 @@ from typing import assert_never
 
 from attnc.dsl import ir
 from attnc.dsl.constant import Scalar, constant
+from attnc.dsl.construct import (
+    Attention,
+    Condition,
+    Construct,
+    InputDecl,
+    Normalization,
+    ParamDecl,
+    Recurrence,
+    VectorDecl,
+)
 from attnc.dsl.params import param_value
 from attnc.dsl.report import Report, near
 from attnc.dsl.sizes import canonical, size_text
@@ -17,7 +27,7 @@ from attnc.dsl.vectors import slice_fault
 Bound = Mapping[str, Scalar | tuple[Scalar, ...]]
 
 
-def specialize(construct: ir.Construct, params: Mapping[str, object]) -> ir.Construct:
+def specialize(construct: Construct, params: Mapping[str, object]) -> Construct:
     """The construct at these params, defaults where none is given. SpecError names every one that does not fit."""
     report = Report(source=construct.source)
     known = [param.name for param in construct.params]
@@ -33,11 +43,11 @@ def specialize(construct: ir.Construct, params: Mapping[str, object]) -> ir.Cons
             report.fault("A302", broken, condition.span, label=f"needs `{condition.text}`")
     report.finish()
     substitution = _Substitution(bound=bound, report=report)
-    made: ir.Construct
+    made: Construct
     match construct:
-        case ir.Attention():
+        case Attention():
             made = substitution.attention(construct)
-        case ir.Recurrence():
+        case Recurrence():
             made = substitution.recurrence(construct)
         case _:
             assert_never(construct)
@@ -45,7 +55,7 @@ def specialize(construct: ir.Construct, params: Mapping[str, object]) -> ir.Cons
     return made
 
 
-def _bind(declared: Sequence[ir.ParamDecl], given: Mapping[str, object], report: Report) -> Bound:
+def _bind(declared: Sequence[ParamDecl], given: Mapping[str, object], report: Report) -> Bound:
     bound: dict[str, Scalar | tuple[Scalar, ...]] = {}
     for param in declared:
         if param.name not in given:
@@ -68,7 +78,7 @@ def _bind(declared: Sequence[ir.ParamDecl], given: Mapping[str, object], report:
     return bound
 
 
-def broken_by(condition: ir.Condition, bound: Bound) -> str:
+def broken_by(condition: Condition, bound: Bound) -> str:
     """How the params break the condition, or nothing. Params with one entry a head are tried head by head."""
     heads = max((len(value) for name in condition.params if isinstance(value := bound[name], tuple)), default=1)
     for head in range(heads):
@@ -96,7 +106,7 @@ class _Substitution:
     bound: Bound
     report: Report
 
-    def attention(self, construct: ir.Attention) -> ir.Attention:
+    def attention(self, construct: Attention) -> Attention:
         tokens = [
             replace(
                 token,
@@ -126,7 +136,7 @@ class _Substitution:
             output=self.expr(construct.output),
         )
 
-    def recurrence(self, construct: ir.Recurrence) -> ir.Recurrence:
+    def recurrence(self, construct: Recurrence) -> Recurrence:
         return replace(
             construct,
             conditions=(),
@@ -137,15 +147,15 @@ class _Substitution:
             read=self.expr(construct.read),
         )
 
-    def inputs(self, construct: ir.Construct) -> tuple[ir.InputDecl, ...]:
+    def inputs(self, construct: Construct) -> tuple[InputDecl, ...]:
         return tuple(
             replace(item, axes=tuple(self.size(axis, item.span) for axis in item.axes)) for item in construct.inputs
         )
 
-    def vectors(self, construct: ir.Construct) -> tuple[ir.VectorDecl, ...]:
+    def vectors(self, construct: Construct) -> tuple[VectorDecl, ...]:
         return tuple(replace(item, dim=self.size(item.dim, item.span)) for item in construct.vectors)
 
-    def normalization(self, pair: ir.Normalization) -> ir.Normalization:
+    def normalization(self, pair: Normalization) -> Normalization:
         return replace(pair, weight=self.expr(pair.weight), divisor=self.expr(pair.divisor))
 
     def expr(self, root: ir.Expr) -> ir.Expr:

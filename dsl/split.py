@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from attnc.dsl import ir
+from attnc.dsl.construct import TokenDecl
 from attnc.dsl.report import Report
 from attnc.dsl.sizes import KEYS, QUERIES, size_text
 from attnc.dsl.source import Span
@@ -25,12 +26,12 @@ class Splitter:
     report: Report
     vectors: Vectors
     taken: set[str]
-    tokens: dict[str, ir.TokenDecl] = field(default_factory=dict)
+    tokens: dict[str, TokenDecl] = field(default_factory=dict)
     _by_expr: dict[ir.Expr, str] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     _nodes: int = 0
 
-    def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> ir.TokenDecl | None:
+    def declare(self, name: str, side: ir.Side, expr: ir.Expr, span: Span) -> TokenDecl | None:
         """A token-wise value under a name; None after a fault."""
         if not self._room(expr, span):
             return None
@@ -39,7 +40,7 @@ class Splitter:
             return None
         every_head = side is ir.Side.QUERY or self._varies_with_head(expr)
         dim = expr.dims[0] if expr.dims else None
-        token = ir.TokenDecl(
+        token = TokenDecl(
             name=name, side=side, expr=expr, dim=dim, heads="H" if every_head else "G", length=length, span=span
         )
         self.tokens[name] = token
@@ -125,7 +126,7 @@ class Splitter:
         row = ir.Apply(kind=ir.Kind.INT, fn=ir.Fn.SUB, args=(position, offset), span=expr.span)
         return ir.Load(kind=ir.Kind.FLOAT, tensor=token.name, index=(b, h, row), span=expr.span)
 
-    def _named(self, expr: ir.Expr, side: ir.Side) -> ir.TokenDecl | None:
+    def _named(self, expr: ir.Expr, side: ir.Side) -> TokenDecl | None:
         if expr in self._by_expr and self.tokens[self._by_expr[expr]].side is side:
             return self.tokens[self._by_expr[expr]]
         assert expr.span is not None
@@ -209,9 +210,9 @@ def above_dots(root: ir.Expr) -> Iterator[ir.Expr]:
             stack += [(child, False) for child in reversed(ir.children(node))]
 
 
-def live_tokens(tokens: dict[str, ir.TokenDecl], used: set[str]) -> tuple[ir.TokenDecl, ...]:
+def live_tokens(tokens: dict[str, TokenDecl], used: set[str]) -> tuple[TokenDecl, ...]:
     """The tokens that are used, directly or through others, in order."""
-    live: list[ir.TokenDecl] = []
+    live: list[TokenDecl] = []
     for token in reversed(tokens.values()):
         if token.name in used:
             live.append(token)

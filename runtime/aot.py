@@ -18,8 +18,8 @@ from attnc.codegen.plan import Pass, plan
 from attnc.codegen.planner.targets import Gpu, targets
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.signature import Signature, signatures
+from attnc.dsl.construct import Construct
 from attnc.dsl.frontend import compilable
-from attnc.dsl.ir import Construct
 
 NVIDIA = ("ttir", "ttgir", "llir", "ptx", "sass", "cubin")
 AMD = ("ttir", "ttgir", "llir", "amdgcn", "hsaco")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnc.dsl.ir import Attention
+from attnc.dsl.construct import Attention
 from attnc.runtime.evaluate import size
 from attnc.runtime.op import Op
 from attnc.runtime.peers import PEERS, NoPeer

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # on a warm cache an op needs nothing of the compiler
 
     from attnc.codegen.planner.work import Pass
     from attnc.codegen.tilemap import TileMap
-    from attnc.dsl.ir import Attention
+    from attnc.dsl.construct import Attention
     from attnc.runtime.tune import Timing
 
 

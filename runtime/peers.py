@@ -17,23 +17,8 @@ from torch import Tensor
 
 from attnc.codegen.print_torch import TorchPrinter
 from attnc.codegen.printer import Names, Text
-from attnc.dsl.ir import (
-    Attention,
-    Axis,
-    Const,
-    Dot,
-    Expr,
-    Index,
-    Kind,
-    Load,
-    Offset,
-    Side,
-    Size,
-    Symbol,
-    Table,
-    Vector,
-    postorder,
-)
+from attnc.dsl.construct import Attention
+from attnc.dsl.ir import Axis, Const, Dot, Expr, Index, Kind, Load, Offset, Side, Size, Symbol, Table, Vector, postorder
 from attnc.runtime.evaluate import Domain, Scope, evaluate
 from attnc.runtime.reference import mask_scope
 

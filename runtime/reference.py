@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnc.dsl.construct import Attention, Branch, TokenDecl
 from attnc.dsl.ir import (
     Apply,
-    Attention,
     Axis,
-    Branch,
     Const,
     Dot,
     Expr,
@@ -33,7 +32,6 @@ from attnc.dsl.ir import (
     Side,
     Size,
     Symbol,
-    TokenDecl,
     Vector,
     postorder,
 )

@@ -12,7 +12,7 @@ from attnc.codegen.arrays import Array
 from attnc.codegen.build import any_of
 from attnc.codegen.tilemap import TileMap
 from attnc.codegen.tilemap import tile_map as map_tiles
-from attnc.dsl.ir import Attention
+from attnc.dsl.construct import Attention
 from attnc.runtime.draw import draw
 from attnc.runtime.evaluate import size
 from attnc.runtime.reference import mask_scope

@@ -33,7 +33,8 @@ from transformers.masking_utils import prepare_padding_mask, sdpa_mask
 from attnc.codegen.build import const, size
 from attnc.codegen.derive import derive
 from attnc.codegen.simplify import simplify
-from attnc.dsl.ir import Attention, Const, Dot, Expr, Vector, postorder, substitute
+from attnc.dsl.construct import Attention
+from attnc.dsl.ir import Const, Dot, Expr, Vector, postorder, substitute
 from attnc.runtime.nn import as_op
 from attnc.runtime.op import Op
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnc.dsl.construct import Attention, ParamDecl
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.ir import (
     Apply,
-    Attention,
     Axis,
     Const,
     Expr,
@@ -28,7 +28,6 @@ from attnc.dsl.ir import (
     MatMul,
     Normed,
     Offset,
-    ParamDecl,
     Rope,
     Side,
     Size,

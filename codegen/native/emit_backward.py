@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from attnc.codegen import build
 from attnc.codegen.emit_triton import gradients
 from attnc.codegen.kernel_builder import vector_dims
-from attnc.codegen.lower import Group, Map, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.native.emit_native import (
     Builder,
@@ -19,6 +18,7 @@ from attnc.codegen.native.emit_native import (
     native_map,
     own_dots,
 )
+from attnc.codegen.program import Group, Map, Program
 from attnc.dsl.ir import Expr
 
 _REACHES = ("row", "column", "pair")

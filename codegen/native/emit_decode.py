@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from attnc.codegen.kernel_builder import vector_dims
-from attnc.codegen.lower import Group, Program, summed
+from attnc.codegen.lower import summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.emit_native import Builder, NativeGroup, native_context, native_map
+from attnc.codegen.program import Group, Program
 
 
 def native_decode(program: Program, group: Group, naming: Naming) -> NativeGroup:

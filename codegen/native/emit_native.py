@@ -14,10 +14,11 @@ from attnc.codegen.emit_triton import stored
 from attnc.codegen.exponent import Exponent, exponent
 from attnc.codegen.kernel import ALL, HEAD, HEADS, ROW, Axes
 from attnc.codegen.kernel_builder import bound_names, host_sizes, vector_dims
-from attnc.codegen.lower import DrawnTable, G, Group, Map, Program, S, summed
+from attnc.codegen.lower import G, S, summed
 from attnc.codegen.names import Naming
 from attnc.codegen.native.print_cpp import CppPrinter, TensorText
 from attnc.codegen.printer import Names, Text
+from attnc.codegen.program import DrawnTable, Group, Map, Program
 from attnc.codegen.ranges import in_bounds
 from attnc.dsl.ir import Apply, Axis, Expr, Fn, Kind, Load, Side, Symbol, Table, dependencies, postorder
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from attnc.codegen.lower import Group
 from attnc.codegen.planner.tile import Tile
+from attnc.codegen.program import Group
 
 
 class Launch(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Any
 
 from attnc.codegen import build
 from attnc.codegen.arrays import Draw
-from attnc.codegen.lower import Group, Program
 from attnc.codegen.names import Naming
 from attnc.codegen.plan import Plan, Row
 from attnc.codegen.planner.budget import Budget
@@ -22,6 +21,7 @@ from attnc.codegen.planner.search import Refusal, occupied
 from attnc.codegen.planner.targets import Cpu, Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded, parts
 from attnc.codegen.planner.work import PASSES, Pass, Work, of_group
+from attnc.codegen.program import Group, Program
 from attnc.codegen.tilemap import TileMap, tile_map
 from attnc.dsl.ir import Const, Expr, Size
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from attnc.codegen.build import TRUE
 from attnc.codegen.exponent import exponent, pulled, regrouped
-from attnc.codegen.lower import DrawnTable, G, Group, Program
+from attnc.codegen.lower import G
+from attnc.codegen.program import DrawnTable, Group, Program
 from attnc.dsl.ir import (
     Apply,
     Const,

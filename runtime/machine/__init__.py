@@ -9,7 +9,7 @@ from attnc.codegen.planner.budget import occupancy
 from attnc.codegen.planner.targets import Gpu, targets
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.planner.work import Pass
-from attnc.dsl.ir import Construct
+from attnc.dsl.construct import Construct
 from attnc.runtime.aot import Compiled, compile_kernels
 from attnc.runtime.machine import amd, model
 from attnc.runtime.machine.disassembly import disassemble

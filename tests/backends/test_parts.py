@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import attnc
-from attnc.codegen.lower import Program, lower
+from attnc.codegen.lower import lower
 from attnc.codegen.plan import SPLITS, plan
 from attnc.codegen.planner.tile import padded, parts
 from attnc.codegen.planner.work import PASSES, work
+from attnc.codegen.program import Program
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
 from attnc.runtime.op import Op

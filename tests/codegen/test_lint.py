@@ -14,9 +14,9 @@ from torch import Tensor
 from attnc.codegen.lint import lint
 from attnc.codegen.pipeline import compile
 from attnc.dsl.check import check
+from attnc.dsl.construct import Attention, Construct
 from attnc.dsl.diagnostics import Diagnostic, Severity
 from attnc.dsl.frontend import compilable, compile_text
-from attnc.dsl.ir import Attention, Construct
 from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
 from attnc.dsl.specialize import specialize

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from attnc.codegen import build
 from attnc.codegen.divisor import L, M, T, scale_divisor
-from attnc.codegen.lower import Program, lower
+from attnc.codegen.lower import lower
+from attnc.codegen.program import Program
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.ir import Expr, Kind
 from attnc.dsl.source import Source

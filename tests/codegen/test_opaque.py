@@ -8,8 +8,9 @@ from hypothesis import event, given
 from attnc.codegen.opaque import crowded, opaque
 from attnc.codegen.simplify import simplify
 from attnc.codegen.tilemap import analyse
+from attnc.dsl.construct import Attention
 from attnc.dsl.frontend import compile_text
-from attnc.dsl.ir import Attention, Expr
+from attnc.dsl.ir import Expr
 from attnc.dsl.source import Source
 from tests.codegen.soundness import predicates
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attnc.codegen.lower import Program, lower
+from attnc.codegen.lower import lower
 from attnc.codegen.plan import plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import budget, occupancy, shared_lines, total
@@ -18,6 +18,7 @@ from attnc.codegen.planner.report import Shape, parts, report
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Cpu, Gpu, TargetError, targets
 from attnc.codegen.planner.tile import Tile
 from attnc.codegen.planner.work import PASSES, work, works
+from attnc.codegen.program import Program
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
 
@@ -502,7 +503,7 @@ def test_every_example_has_a_report(path: Path) -> None:
 
 def program_of(path: Path) -> Program:
     from attnc.dsl.check import check
-    from attnc.dsl.ir import Attention
+    from attnc.dsl.construct import Attention
     from attnc.dsl.parse import parse
     from attnc.dsl.specialize import specialize
 

@@ -9,8 +9,9 @@ from hypothesis import event, given
 
 from attnc.codegen.refute import Effort, impossible
 from attnc.codegen.simplify import simplify
+from attnc.dsl.construct import Attention
 from attnc.dsl.frontend import compile_text
-from attnc.dsl.ir import Attention, Expr
+from attnc.dsl.ir import Expr
 from attnc.dsl.source import Source
 from tests.codegen.evaluate import Value, evaluate
 from tests.codegen.expressions import KV_OFFSET, Q_OFFSET, H, I, J, M, N, bools, ints

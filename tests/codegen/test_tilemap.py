@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from attnc.codegen.tilemap import EMPTY, FULL, PARTIAL, TileMap, analyse, tile_map
+from attnc.dsl.construct import Attention
 from attnc.dsl.frontend import compile_text
-from attnc.dsl.ir import Attention, Expr
+from attnc.dsl.ir import Expr
 from attnc.dsl.source import Source
 from attnc.runtime.draw import draw
 from attnc.runtime.reference import mask

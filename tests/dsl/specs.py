@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attnc.dsl import ir
 from attnc.dsl.check import check
+from attnc.dsl.construct import Attention, Construct
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.frontend import compile_text
 from attnc.dsl.parse import parse
@@ -19,20 +20,20 @@ def spec(*clauses: str, score: str = "dot(q, k)", mask: str = "causal", normaliz
     return "\n".join(["attention a {", *clauses, f"score {score}", f"mask {mask}", f"normalize {normalize}", "}"])
 
 
-def compiled(text: str, **params: object) -> ir.Construct:
+def compiled(text: str, **params: object) -> Construct:
     return compile_text(Source(name="<text>", text=text), params)
 
 
-def attention(text: str, **params: object) -> ir.Attention:
+def attention(text: str, **params: object) -> Attention:
     construct = compiled(text, **params)
-    assert isinstance(construct, ir.Attention)
+    assert isinstance(construct, Attention)
     assert_sound(construct)
     return construct
 
 
-def unspecialized(text: str) -> ir.Attention:
+def unspecialized(text: str) -> Attention:
     (construct,) = check(parse(Source(name="<text>", text=text))).constructs
-    assert isinstance(construct, ir.Attention)
+    assert isinstance(construct, Attention)
     return construct
 
 
@@ -51,7 +52,7 @@ def fault(text: str, **params: object) -> tuple[str, str]:
     return found.code, text[found.span.start : found.span.end]
 
 
-def assert_sound(construct: ir.Attention) -> None:
+def assert_sound(construct: Attention) -> None:
     """What ir.py promises to codegen and the reference about a split and specialized attention."""
     vectors = {vector.name: vector.dim for vector in construct.vectors}
     sides = {vector.name: ir.Side.QUERY if vector.role == "query" else ir.Side.KEY for vector in construct.vectors}

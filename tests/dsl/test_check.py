@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from attnc.dsl import ir
+from attnc.dsl.construct import Recurrence
 from attnc.dsl.ir import Fn, Kind, Side
 from attnc.dsl.print_ir import print_ir
 from attnc.dsl.sizes import canonical, size_text
@@ -360,7 +361,7 @@ def test_gated_delta() -> None:
         "recurrence gated_delta { input a: f32[B, H, N] input beta: f32[B, H, N] state S[D, E] "
         "step exp(a) * (S - beta * outer(k, k @ S)) + beta * outer(k, v) read q @ S }"
     )
-    assert isinstance(made, ir.Recurrence)
+    assert isinstance(made, Recurrence)
     assert made.state_dims == (D, E) and made.step.dims == (D, E) and made.read.dims == (E,)
     at_token = ir.Load(kind=Kind.FLOAT, tensor="a", index=(B, H, apply(Kind.INT, Fn.SUB, AT_I, Q_OFFSET)))
     assert at_token in ir.postorder(made.step)
@@ -456,6 +457,6 @@ def test_matrices_of_a_recurrence() -> None:
     head = "recurrence r { input a: f32[B, H, N] input m: f32[R, D] state S[D, E] step exp(a) * S + outer(k, v) read "
     for text, size in (("q @ S", "E"), ("(exp(a) * S) @ v", "D"), ("m @ q", "R"), ("k @ S + v", "E")):
         made = compiled(f"{head}{text} }}")
-        assert isinstance(made, ir.Recurrence) and [size_text(dim) for dim in made.read.dims] == [size]
+        assert isinstance(made, Recurrence) and [size_text(dim) for dim in made.read.dims] == [size]
     for text in ("v @ S", "S @ k", "S @ S", "q @ k"):
         assert fault(f"{head}{text} }}")[0] in ("A202", "A206")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnc.dsl import ir
 from attnc.dsl.check import check
 from attnc.dsl.codes import CODES
+from attnc.dsl.construct import Attention
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.parse import parse
 from attnc.dsl.print_ir import print_ir
@@ -199,7 +199,7 @@ def test_any_spec_is_refused_or_sound(text: str) -> None:
             assert 0 <= item.span.start < item.span.end <= len(text)
         return
     assert print_ir(made) == print_ir(specialize(check(file).constructs[0], {}))
-    if isinstance(made, ir.Attention):
+    if isinstance(made, Attention):
         assert_sound(made)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnc.dsl import ir
+from attnc.dsl.construct import Attention, Recurrence
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.ir import Kind
@@ -24,7 +25,7 @@ BOOL = spec("param c: bool = true", mask="causal or not c")
 HEADS = spec("param w: int[H] = [1, 2]", mask="window(w[h])")
 
 
-def constants(construct: ir.Attention) -> list[object]:
+def constants(construct: Attention) -> list[object]:
     branch = construct.branches[0]
     return [node.value for node in ir.postorder(branch.score, branch.mask) if isinstance(node, ir.Const)]
 
@@ -132,7 +133,7 @@ def test_params_in_slices() -> None:
 
 def test_recurrences_specialize_too() -> None:
     made = compiled("recurrence r { param x: float = 0.5 state S[D, E] step x * S + outer(k, v) read q @ S }", x=0.25)
-    assert isinstance(made, ir.Recurrence)
+    assert isinstance(made, Recurrence)
     assert [node.value for node in ir.postorder(made.step) if isinstance(node, ir.Const)] == [0.25]
 
 

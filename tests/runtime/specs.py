@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnc.dsl.construct import Attention
 from attnc.dsl.frontend import compile_text
-from attnc.dsl.ir import Attention
 from attnc.dsl.source import Source
 from attnc.runtime.reference import reference
 

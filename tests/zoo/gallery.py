@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attnc import Op
-from attnc.dsl.ir import Attention, Const, Listed, Load, postorder
+from attnc.dsl.construct import Attention
+from attnc.dsl.ir import Const, Listed, Load, postorder
 from attnc.show import Kinds, svg, tile_image
 from attnc.show import heads as each_head
 from tests.zoo.entries import grouped
