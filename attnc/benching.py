@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attnc.commands import as_json, assigned, construct_of, literal
+from attnc.commands import as_json, as_tensors, assigned, construct_of, literal
 from attnc.files import write
 from attnc.planning import named_sizes
 from attnc.session import CLEAN, Inputs, Refused, draw_bar
@@ -54,7 +54,7 @@ def bench(options: argparse.Namespace, inputs: Inputs) -> int:
     for n in lengths:
         shape = _whole(sizes, n)
         try:
-            tensors = make_inputs(construct, shape, {name: torch.tensor(value) for name, value in given.items()})
+            tensors = make_inputs(construct, shape, as_tensors(given))
         except (TypeError, ValueError) as error:
             raise Refused(f"{error}") from error
         settings: dict[str, Any] = {"inputs": tensors, "backward": options.backward, "seconds": options.seconds}

@@ -10,11 +10,14 @@ import argparse
 import io
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 from attnc import benching, commands, fuzzing, machine_code, native_code
 from attnc.dsl.diagnostics import SpecError
@@ -30,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same in every locale; what is no text is escaped
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     inputs = Inputs()
     try:
         return _run(options, inputs)
@@ -97,34 +102,51 @@ def _lengths(text: str) -> list[int]:
     return sorted({_size(item.strip()) for item in text.split(",")})
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says which command, choice or option a misspelt one is near to."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong is not None:
+            near = get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), n=1)
+        else:
+            options = re.findall(r"--\w+", self.format_usage())
+            near = [
+                option
+                for given in re.findall(r"--\w+", message.partition("unrecognized arguments: ")[2])
+                for option in get_close_matches(given, options, n=1)
+            ]
+        super().error(message + (f"; did you mean {', '.join(near)}?" if near else ""))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="attnc", description="A compiler from attention specs to fused kernels.")
+    parser = _Parser(prog="attnc", description="A compiler from attention specs to fused kernels.")
     parser.add_argument("--version", action="version", version=f"attnc {VERSION}")
     subparsers = parser.add_subparsers(metavar="command", required=True)
 
-    faults = argparse.ArgumentParser(add_help=False)
+    faults = _Parser(add_help=False)
     faults.add_argument("--format", choices=("full", "concise", "json", "github"), default="full", help="of faults")
     faults.add_argument("--color", choices=("auto", "always", "never"), default="auto")
 
-    strict = argparse.ArgumentParser(add_help=False)
+    strict = _Parser(add_help=False)
     strict.add_argument("--deny", choices=("warnings",), help="make warnings faults")
 
-    many = argparse.ArgumentParser(add_help=False)
+    many = _Parser(add_help=False)
     many.add_argument("paths", nargs="*", default=["."], help="files, directories, or - for standard input")
 
-    one = argparse.ArgumentParser(add_help=False)
+    one = _Parser(add_help=False)
     one.add_argument("file", help="a spec, or - for standard input")
     one.add_argument("--name", help="which construct, where the file holds several")
     one.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="512, 0.5, true, [1, 2]")
 
-    target = argparse.ArgumentParser(add_help=False)
+    target = _Parser(add_help=False)
     target.add_argument("--target", default="generic", help="what to plan for, such as h100 or sm_90")
-    tables = argparse.ArgumentParser(add_help=False)
+    tables = _Parser(add_help=False)
     tables.add_argument("--targets", action="append", default=[], metavar="FILE", help="a table of more targets (TOML)")
 
-    def command(name: str, run: Command, does: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def command(name: str, run: Command, does: str, *parents: _Parser) -> _Parser:
         made = subparsers.add_parser(name, help=does, description=does, parents=parents)
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, parser=made)
         return made
 
     command("check", commands.check, "Report faults and warnings.", many, faults, strict)

@@ -19,6 +19,8 @@ from attnc.planning import known_targets, lengths, listed, planned
 from attnc.session import CLEAN, FAULTS, USAGE, Inputs, Refused, Report, count, denied, faulty, io_fault, report
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attnc.dsl.construct import Attention, Construct
 
 Value = bool | int | float | tuple[bool | int | float, ...]
@@ -252,15 +254,16 @@ def show(options: argparse.Namespace, inputs: Inputs) -> int:
     values = {name: as_json(value) for name, value in assigned(options.input, "--input").items()}
     _mask_inputs(construct, values)
     try:
-        import torch
+        from attnc.pictures import PAIRS, pairs, tiles
 
-        from attnc.pictures import pairs, tiles
+        tensors = as_tensors(values)
     except ModuleNotFoundError as error:
         raise Refused(f"show evaluates the mask with {error.name}: pip install 'attnc[torch]'") from error
     given = replace(construct, inputs=tuple(item for item in construct.inputs if item.name in values))
     columns = shutil.get_terminal_size().columns
+    if options.tiles is None and options.n * keys * options.heads > PAIRS:
+        raise Refused(f"show draws at most {PAIRS:,} pairs one by one: give --tiles, such as --tiles 128")
     try:
-        tensors = {name: torch.tensor(value) for name, value in values.items()}
         if options.tiles is None:
             pictures = list(pairs(given, options.n, keys, options.heads, tensors, columns=columns))
         else:
@@ -297,6 +300,19 @@ def as_json(text: str) -> object:
         return json.loads(text)
     except ValueError as error:
         raise Refused(f"--input: `{text}` is no JSON number or array: {error}") from error
+
+
+def as_tensors(values: Mapping[str, object]) -> dict[str, Tensor]:
+    """Inputs as ``--input`` gave them."""
+    import torch
+
+    made = {}
+    for name, value in values.items():
+        try:
+            made[name] = torch.tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise Refused(f"--input: `{name}` is no number, true, false or array of them, all rows as long") from error
+    return made
 
 
 # --- explain, env, clean, version -------------------------------------------------------------

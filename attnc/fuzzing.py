@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from attnc.commands import assigned, literal
+from attnc.dsl.diagnostics import SpecError
 from attnc.files import read
 from attnc.session import CLEAN, FAULTS, Inputs, Refused, count, draw_bar
 
@@ -84,6 +85,8 @@ def _pool(options: argparse.Namespace, inputs: Inputs) -> list[Kernels]:
         raise Refused(f"--dtype: `{options.dtype}` is no list of {', '.join(DTYPES)}")
     try:
         return pool(load, declared, given, count=options.kernels, seed=options.seed, dtypes=dtypes)
+    except SpecError:
+        raise
     except ValueError as error:
         raise Refused(f"{error}") from error
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from attnc.dsl.diagnostics import SpecError
 from attnc.files import STANDARD_INPUT, write_folder
 from attnc.session import Refused, folder_is_free
 
@@ -69,9 +70,11 @@ def inspected(construct: Construct, target: str, dtype: str, dim: int, style: st
 
 
 def _made(make: Callable[[], Made], option: str) -> Made:
-    """What is made, or why it is not, as a refusal."""
+    """What is made, or why it is not, as a refusal; a fault in the spec stays one."""
     try:
         return make()
+    except SpecError:
+        raise
     except ModuleNotFoundError as error:
         raise Refused(f"{option} compiles with {error.name}: pip install 'attnc[torch]'") from error
     except (ValueError, RuntimeError) as error:

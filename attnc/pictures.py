@@ -18,7 +18,7 @@ from attnc.show import Kinds, heads, live, png, svg, terminal, tile_image, tile_
 
 Inputs = Mapping[str, Tensor]
 
-_COUNTED = 2**24  # pairs up to which the live ones are counted
+PAIRS = 2**24  # that are drawn one by one, or counted, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def tiles(
     """The tiles of each head that differs, their numbers, what is computed of a dense map, and, where there are not
     too many pairs to count, what of them is live."""
     found = tile_map(construct, N, M, 1, H, inputs, block=block)
-    counted = N * found.lengths[1] <= _COUNTED
+    counted = N * found.lengths[1] <= PAIRS
     pairs = heads(tile_map(construct, N, M, 1, H, inputs, block=(1, 1))) if counted else []
     for head, (part, ones) in enumerate(zip_longest(heads(found), pairs)):
         of = found.shape[1]

@@ -265,7 +265,8 @@ branches, each states its own score.
         title="no normalization",
         explanation="""
 After `normalize` stands one of the library's (`softmax`, `softmax1`, `sum`, `abs_sum`, `sigmoid`, `relu`, `none`), a
-pair `weight(s) = ... divisor(t) = ...`, or a `let` that names a pair. The score is called `s`, the sum `t`.
+pair `weight(s) = ... divisor(t) = ...`, or a `let` that names a pair. The score is called `s`, the sum `t`. A weight
+is a function of its own score: sparsemax and entmax, whose threshold depends on all scores of a row, are no pair.
 """,
         bad=_attention(normalize="sofmax"),
         good=_attention(normalize="softmax"),

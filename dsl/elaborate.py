@@ -15,7 +15,7 @@ from attnc.dsl import calls, ir, syntax
 from attnc.dsl.conditions import Conditions
 from attnc.dsl.kinds import ARITHMETIC, COMPARISONS, Typer
 from attnc.dsl.library import BUILTINS, INTRINSICS
-from attnc.dsl.names import Builtin, Derived, Let, Misplaced, PerHead, Scope, Value, undeclared
+from attnc.dsl.names import Builtin, Derived, Let, Misplaced, PerHead, Scope, Value, misplaced, undeclared
 from attnc.dsl.report import Report
 from attnc.dsl.sizes import BATCH, HEADS, KEYS, QUERIES, shape_text
 from attnc.dsl.source import Span
@@ -172,8 +172,8 @@ class Elaborator:
             case Derived():
                 result = yield self._derived(entity, span)
                 return result
-            case Misplaced(what=what, place=place):
-                self.report.fault("A105", f"`{node.name}` is a {what}: it stands {place}", span)
+            case Misplaced() as entity:
+                misplaced(node.name, entity, span, self.report)
                 return None
             case Builtin():
                 self.report.fault("A104", f"`{node.name}` is a function", span, help=f"call it: `{node.name}(...)`")
@@ -270,8 +270,8 @@ class Elaborator:
                     if arguments is not None:
                         result = yield self._let(entity, clause, arguments, span, frame)
                         return result
-            case Misplaced(what=what, place=place):
-                self.report.fault("A105", f"`{name}` is a {what}: it stands {place}", frame.at(node.function.span))
+            case Misplaced() as entity:
+                misplaced(name, entity, frame.at(node.function.span), self.report)
             case _:
                 self.report.fault("A104", f"`{name}` is no function", frame.at(node.function.span))
         return None

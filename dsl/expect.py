@@ -47,6 +47,7 @@ _MARKS = {
     "ATTENTION": "`attention`",
     "RECURRENCE": "`recurrence`",
 }
+_PAIR = "a pair is written `weight(s) = relu(s) divisor(t) = max(t, 1)`"
 # Words of other languages and what .attn writes for them.
 _FOREIGN = {
     "if": "a choice is written `where(condition, x, y)`",
@@ -103,6 +104,8 @@ def hint(tokens: list[Token], at: int, accepted: Collection[str]) -> str:
     complete = "PLUS" in accepted and "INT" not in accepted
     if str(token) in _FOREIGN:
         return _FOREIGN[str(token)]
+    if token.type == "DIVISOR":
+        return _PAIR
     if complete and token.type == "EQUAL":
         return "equality is written `==`"
     if complete and token.type == "LPAR":
@@ -112,6 +115,8 @@ def hint(tokens: list[Token], at: int, accepted: Collection[str]) -> str:
     if complete and before is not None and before.type in ("INT", "FLOAT") and before.end_pos == token.start_pos:
         return f"a product is written `{before} * {token}`"
     for earlier in reversed(tokens[:at]):
+        if earlier.type in ("WEIGHT", "DIVISOR"):
+            return _PAIR
         if str(earlier) in FORMS:
             return f"`{earlier}` is written `{FORMS[str(earlier)]}`"
         if str(earlier) in CONSTRUCTS:

@@ -154,9 +154,21 @@ def construct_scope(library: Library) -> Scope:
     return Scope(names=names)
 
 
+_ONE_PAIR = "an expression is of one query and one key: nothing in it runs over others"
+_OVER_MANY = frozenset(["argmax", "argmin", "cumprod", "cumsum", "logsumexp", "mean", "prod", "rank", "sort", "topk"])
+
+
+def misplaced(name: str, entity: Misplaced, span: Span, report: Report) -> None:
+    """The fault of a name that stands where it means nothing."""
+    help = _ONE_PAIR if entity.what == "normalization" else ""
+    report.fault("A105", f"`{name}` is a {entity.what}: it stands {entity.place}", span, help=help)
+
+
 def undeclared(name: str, span: Span, scope: Scope, arguments: Mapping[str, object], report: Report) -> None:
     """The fault of a name that means nothing."""
     help = near(name, [*scope.visible(), *arguments]) if not report.crowded() else ""
     if name == "nan":
         help = "NaN is no number of the language; `inf` is"
+    if name in _OVER_MANY:
+        help = _ONE_PAIR
     report.fault("A101", f"nothing is called `{name}` here", span, label="unknown name", help=help)

@@ -59,7 +59,10 @@ class Normalizer:
         if isinstance(entity, Let) and isinstance(entity.clauses[0].value, syntax.Pair):
             return entity
         known = [*self.library.normalizations, *(name for name in scope.visible() if self._is_pair(scope, name))]
-        help = near(ref.name, known) or f"one of {', '.join(self.library.normalizations)}, or a pair"
+        help = (
+            near(ref.name, known)
+            or f"one of {', '.join(self.library.normalizations)}, or a pair `weight(s) = ... divisor(t) = ...`"
+        )
         what = "is no normalization" if entity is not None else "is not known"
         self.report.fault("A404", f"`{ref.name}` {what}", ref.span, help=help)
         return None

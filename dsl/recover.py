@@ -93,7 +93,8 @@ class _Loop:
             self._tell("A003", f"there is no {kind} `{token}`", token_span(token), help=f"did you mean `{word}`?")
             self.tokens[at] = mended
             return at
-        if "NAME" in accepted and token.type in self.keywords:
+        half = token.type == "DIVISOR" and "WEIGHT" in accepted  # of a pair
+        if "NAME" in accepted and token.type in self.keywords and not half:
             name = token.update(type="NAME")
             following = self.tokens[at + 1]
             if following.type not in _RESUME | {"NAME"} and self._takes(name, following):

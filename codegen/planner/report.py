@@ -47,6 +47,8 @@ class Shape:
                 raise ValueError(f"{name} is {getattr(self, name)}: sizes are positive")
         if self.H % self.G:
             raise ValueError(f"H = {self.H} query heads are no multiple of G = {self.G} key-value heads")
+        if max(self.N, self.M) > 2**29:
+            raise ValueError(f"{max(self.N, self.M)} positions are not supported: 2**29 are")
         if max(self.D, self.E) > 576:
             raise ValueError(f"vectors of {max(self.D, self.E)} are not supported: 1 to 576 are")
 

@@ -230,6 +230,23 @@ def test_a_wrong_command_line_exits_with_2(arguments: list[str], capsys: pytest.
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["chekc"], "check"),
+        (["check", "--formt", "json", "a.attn"], "--format"),
+        (["check", "--format", "jsn"], "json"),
+        (["compile", "--parm", "w=2", "--targt", "cpu"], "--param, --target"),
+    ],
+)
+def test_a_misspelt_word_is_told_the_near_one(
+    arguments: list[str], near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.endswith(f"; did you mean {near}?\n")
+
+
 def test_what_needs_no_torch_does_not_import_it(folder: Path) -> None:
     """Nor sympy or anything else that a user would wait for."""
     (folder / "a.attn").write_text(GOOD)

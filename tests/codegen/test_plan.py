@@ -484,6 +484,7 @@ def test_head_dims_that_are_no_power_of_two() -> None:
     [
         ({"H": 3, "G": 2}, "H = 3 query heads are no multiple of G = 2"),
         ({"N": 0}, "N is 0: sizes are positive"),
+        ({"M": 2**29 + 1}, "536870913 positions are not supported"),
         ({"D": 600}, "vectors of 600 are not supported: 1 to 576 are"),
     ],
 )

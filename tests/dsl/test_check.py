@@ -431,6 +431,12 @@ def test_near_misses_are_suggested() -> None:
     assert found.help == "did you mean `D`?"
 
 
+@pytest.mark.parametrize("score", ["cumsum(dot(q, k))", "dot(q, k) - softmax(i)", "dot(q, k) / sum"])
+def test_what_runs_over_other_pairs_is_told_so(score: str) -> None:
+    (found,) = faults(spec(score=score))
+    assert found.help == "an expression is of one query and one key: nothing in it runs over others"
+
+
 def test_print_ir_is_deterministic_and_numbers_shared_nodes_once() -> None:
     text = spec("param w: int = 4", score="dot(q, k) * dot(q, k)", mask="window(w)")
     printed = print_ir(attention(text))
