@@ -47,6 +47,7 @@ from attnc.codegen.program import Program
 from attnc.codegen.signature import Signature, signatures
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
+from attnc.runtime.aot import allocated, sourced
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "codegen" / "data" / "calibration.json"
@@ -92,64 +93,9 @@ def signature(name: str, tile: Tile, dtype: str, dim: int, architecture: str) ->
     return next(item for item in found if item.step == tile.step)
 
 
-def stages(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[Any, Any, Any, dict[str, Any]]:
-    """Triton's source, target, options and compiler stages of one kernel."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-    from triton.compiler.compiler import make_backend
-
-    amd = architecture.startswith("gfx")
-    target = GPUTarget("hip", architecture, 64) if amd else GPUTarget("cuda", int(architecture[3:]), 32)
-    made = signature(name, tile, dtype, dim, architecture)
-    kernels = module(name, architecture)
-    names = list(made.types)
-    constants = {**made.constants, "ACC": triton.language.float64 if made.acc == "fp64" else triton.language.float32}
-    source = ASTSource(
-        getattr(kernels, made.kernel),
-        dict(made.types),
-        {(names.index(item),): value for item, value in constants.items()},
-        {(names.index(item),): [["tt.divisibility", 16]] for item in made.aligned},
-    )
-    backend = make_backend(target)
-    options = backend.parse_options({"num_warps": tile.warps, "num_stages": tile.stages})
-    found: dict[str, Any] = {}
-    backend.add_stages(found, options, source.language)
-    return source, target, (backend, options), found
-
-
-def allocated(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[int, int]:
-    """Bytes of shared memory and columns of tensor memory that Triton allocates: its pipeline up to there, which is a
-    tenth of the whole."""
-    from triton._C.libtriton import amd, ir, nvidia, passes
-
-    source, target, (backend, options), made = stages(name, tile, dtype, dim, architecture)
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
-    code = backend.get_codegen_implementation(options)
-    mlir = source.make_ir(target, options, code, backend.get_module_map(), context)
-    mlir = made["ttgir"](made["ttir"](mlir, {}), {})
-    manager = ir.pass_manager(mlir.context)
-    if target.backend == "cuda":  # as make_llir of triton.backends begins, in 3.7.1
-        from triton.backends.nvidia.compiler import get_ptx_version_from_options
-
-        version = get_ptx_version_from_options(options, target.arch)
-        passes.ttgpuir.add_combine_tensor_select_and_if(manager)
-        passes.ttgpuir.add_allocate_warp_groups(manager)
-        passes.convert.add_scf_to_cf(manager)
-        passes.gluon.add_inliner(manager)
-        nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(manager, target.arch, version)
-        nvidia.passes.ttnvgpuir.add_allocate_tensor_memory(manager)
-    else:
-        amd.passes.ttgpuir.add_update_async_wait_count(manager, options.arch)
-        amd.passes.ttgpuir.add_warp_pipeline_conversion(manager, options.arch)
-        passes.convert.add_scf_to_cf(manager)
-        passes.gluon.add_inliner(manager)
-        passes.convert.add_index_to_llvmir(manager)
-        amd.passes.ttgpuir.add_allocate_shared_memory(manager)
-    manager.run(mlir, "allocate")
-    return mlir.get_int_attr("ttg.shared"), mlir.get_int_attr("ttg.tensor_memory_size") or 0
+def asked_of(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> tuple[int, int]:
+    """Bytes of shared memory and columns of tensor memory that Triton allocates."""
+    return allocated(module(name, architecture), signature(name, tile, dtype, dim, architecture), architecture)
 
 
 def assembled(name: str, tile: Tile, dtype: str, dim: int, architecture: str) -> Report:
@@ -157,10 +103,8 @@ def assembled(name: str, tile: Tile, dtype: str, dim: int, architecture: str) ->
     in hot loops, from the cubin."""
     import triton
 
-    source, target, _, _ = stages(name, tile, dtype, dim, architecture)
-    options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    if tile.registers:
-        options["maxnreg"] = tile.registers
+    kernel = signature(name, tile, dtype, dim, architecture)
+    source, target, options = sourced(module(name, architecture), kernel, architecture)
     made = triton.compile(source, target=target, options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
@@ -296,7 +240,7 @@ def calibrate(
                 if architecture in ASSEMBLED:
                     report = assembled(name, tile, dtype, dim, architecture)
                 else:
-                    report = (*allocated(name, tile, dtype, dim, architecture), None, None, None)
+                    report = (*asked_of(name, tile, dtype, dim, architecture), None, None, None)
             except Exception as error:  # of Triton: reported, and the next one compiled
                 failed.add((name, key))
                 print(f"{name} {key}: {type(error).__name__}: {str(error)[:200]}", flush=True)
@@ -357,7 +301,7 @@ def check(names: list[str], architectures: list[str], dtypes: list[str], dims: l
         for key, tile in dict(chosen(name, architectures, dtypes, dims)).items():
             gpu = targets().find(key[0])
             assert isinstance(gpu, Gpu)
-            model, (triton, columns) = modelled(name, key), allocated(name, tile, key[2], key[3], key[0])
+            model, (triton, columns) = modelled(name, key), asked_of(name, tile, key[2], key[3], key[0])
             same = (name, key) not in rows or rows[name, key][:2] == (triton, columns)
             right = triton <= model <= 1.05 * triton and triton <= gpu.shared_block and columns <= gpu.tensor_columns
             fine &= same and right
@@ -377,7 +321,7 @@ def grid(names: list[str], architectures: list[str], dtypes: list[str], dims: li
             model = modelled(name, key_of(architecture, tile, element, dim))
             if model > gpu.shared_block:
                 continue
-            triton, _ = allocated(name, tile, element, dim, architecture)
+            triton, _ = asked_of(name, tile, element, dim, architecture)
             count, error = count + 1, model / triton - 1
             least, most = min(least, error), max(most, error)
             if not 0 <= error <= 0.05:

@@ -128,7 +128,64 @@ def _loaded(text: str) -> Iterator[ModuleType]:
         yield module
 
 
-def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, dim: int) -> Compiled:
+def allocations(
+    construct: Construct,
+    target: str,
+    dtype: str = "bf16",
+    dim: int = 64,
+    tiles: Mapping[Pass, Tile] | None = None,
+) -> Iterator[tuple[Signature, int, int]]:
+    """Every kernel of a spec with the bytes of shared memory and the columns of tensor memory that Triton allocates for
+    it: its compiler as far as there, which is a tenth of the whole. Raises as ``compile_kernels`` does."""
+    kinds(target)
+    program = lower(compilable(construct))
+    chosen = plan(program, target)
+    with _loaded(emit(program, chosen)) as module:
+        for signature in signatures(program, chosen, dtype, dim, tiles):
+            yield signature, *allocated(module, signature, target)
+
+
+def allocated(module: ModuleType, signature: Signature, target: str) -> tuple[int, int]:
+    """The same of one kernel of a generated module."""
+    from triton._C.libtriton import amd, ir, nvidia, passes
+    from triton.compiler.compiler import make_backend
+
+    source, gpu, chosen = sourced(module, signature, target)
+    backend = make_backend(gpu)
+    options: Any = backend.parse_options(chosen)
+    made: dict[str, Any] = {}
+    backend.add_stages(made, options, source.language)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    code = backend.get_codegen_implementation(options)
+    mlir = source.make_ir(gpu, options, code, backend.get_module_map(), context)
+    mlir = made["ttgir"](made["ttir"](mlir, {}), {})
+    manager = ir.pass_manager(mlir.context)
+    if gpu.backend == "cuda":  # as make_llir of triton.backends begins, in 3.7.1
+        from triton.backends.nvidia.compiler import get_ptx_version_from_options
+
+        version = get_ptx_version_from_options(options, gpu.arch)
+        passes.ttgpuir.add_combine_tensor_select_and_if(manager)
+        passes.ttgpuir.add_allocate_warp_groups(manager)
+        passes.convert.add_scf_to_cf(manager)
+        passes.gluon.add_inliner(manager)
+        nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(manager, gpu.arch, version)
+        nvidia.passes.ttnvgpuir.add_allocate_tensor_memory(manager)
+    else:
+        amd.passes.ttgpuir.add_update_async_wait_count(manager, options.arch)
+        amd.passes.ttgpuir.add_warp_pipeline_conversion(manager, options.arch)
+        passes.convert.add_scf_to_cf(manager)
+        passes.gluon.add_inliner(manager)
+        passes.convert.add_index_to_llvmir(manager)
+        amd.passes.ttgpuir.add_allocate_shared_memory(manager)
+    manager.run(mlir, "allocate")
+    return mlir.get_int_attr("ttg.shared"), mlir.get_int_attr("ttg.tensor_memory_size") or 0
+
+
+def sourced(module: ModuleType, signature: Signature, target: str) -> tuple[Any, Any, dict[str, int]]:
+    """What Triton's compiler is called with: source, target and options of one kernel of a generated module. Raises
+    RuntimeError under TRITON_INTERPRET=1."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -150,6 +207,13 @@ def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, 
     options = {"num_warps": signature.tile.warps, "num_stages": signature.tile.stages}
     if signature.tile.registers:
         options["maxnreg"] = signature.tile.registers
+    return source, gpu, options
+
+
+def _compile(module: ModuleType, signature: Signature, target: str, dtype: str, dim: int) -> Compiled:
+    import triton
+
+    source, gpu, options = sourced(module, signature, target)
     try:
         made: Any = triton.compile(source, target=gpu, options=options)
     except Exception as error:  # of many kinds: a compile error, a pass that fails, an assembler

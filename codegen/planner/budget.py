@@ -44,12 +44,13 @@ def budget(
     *,
     compiled: tuple[int, int] | None = None,
     shared: tuple[Line, ...] | None = None,
+    registers: tuple[Line, ...] | None = None,
 ) -> Budget:
     """The budget of one kernel: vectors padded to ``dim`` elements of ``dtype``, or in two parts that are as many. Its
-    blocks are those that the ``compiled`` kernel's registers and columns allow, where these are known; ``shared``: its
-    lines, where they are."""
+    blocks are those that the ``compiled`` kernel's registers and columns allow, where these are known; ``shared`` and
+    ``registers``: its lines, where they are."""
     shared = shared or shared_lines(work, tile, dtype, dim, gpu)
-    registers = register_lines(work, tile, dtype, dim, gpu)
+    registers = registers or register_lines(work, tile, dtype, dim, gpu)
     columns = tensor_columns(work, tile, dtype, dim, gpu)
     shared_bytes, registers_thread = total(shared), total(registers)
     blocks, limits = occupancy(gpu, tile, shared_bytes, *(compiled or (registers_thread, columns)))
@@ -111,7 +112,10 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
             line("from role to role", 1088 if work.step == "forward" else 64)
         if tile.stages > 1 and not emulated and not tile.roles:
             # What a second product reads transposed lives on until that product is done; of two parts the larger twice.
-            one = {"forward": 0, "query": work.keys, "key": work.moved}[work.step] * tile.moved * size
+            # A score of several products takes the first vector's buffer one tile longer for each.
+            more = max(0, work.dots - work.maps)
+            one = {"forward": 0, "query": work.keys + more, "key": work.moved + more}[work.step]
+            one *= tile.moved * size
             line("one more of what is read twice", one * dim + (one * larger if larger < dim else 0))
         line("row statistics", row * max(tile.stages - 1, 0))
         line("barriers and alignment", min(ALIGNMENT, 8 * vector) if tile.stages > 1 and not emulated else 64)
@@ -170,20 +174,34 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
     if kind != "mfma":
         line("inputs that a pair reads", paired)
     line("inputs that a row reads", work.streamed * tile.moved * tile.stages + 2 * work.gathered * tile.held)
+    if work.stored and kind in ("mma", "wgmma"):
+        line("what is stored, on its way out", _stored(work, tile, dim) - total(tuple(lines)))
     return tuple(lines)
 
 
 def _paired(work: Work, tile: Tile, size: int, kind: str) -> int:
-    """Bytes of a pair, where it reads inputs of its own: they pass through shared memory into the layout of scores; in
-    the forward, and on sm_100, scores into theirs, in float32. A strip of cotangents leaves on the same way. What is
-    read along keys is copied ahead, as vectors are, and taken from there."""
-    if not work.paired:
+    """Bytes of a pair, where it reads inputs of its own: what is copied ahead, as vectors are, and taken from there;
+    the others pass through shared memory into the layout of scores, one by one; in the forward, and on sm_100, scores
+    into theirs, in float32. A strip of cotangents leaves on the same way."""
+    copied, through = work.copied, max(work.paired, work.begun)
+    if kind == "tcgen05":  # what a product begins with goes to tensor memory, and may be copied ahead
+        copied, through = copied + work.begun, work.paired
+    if tile.stages == 1 or kind == "mfma":
+        copied, through = 0, max(through, copied)
+    if not through and not copied:
         return 0
-    one = max(work.paired, 4) if work.step == "forward" or kind == "tcgen05" else work.paired
-    strips = work.strips > 0 and work.step == "query"
-    if work.copied and kind != "mfma" and tile.stages > 1:
-        return work.copied * (tile.stages - 1) + one * strips
-    return one * (2 + strips if size == 4 else 1)
+    if through and (work.step == "forward" or kind == "tcgen05"):
+        through = max(through, 4)
+    strips = 4 if work.strips > 0 and work.step == "query" else 0
+    return copied * (tile.stages - 1) + (through * 2 if size == 4 else max(through, strips))
+
+
+def _stored(work: Work, tile: Tile, dim: int) -> int:
+    """Bytes of sums on their way from a product's layout to that of their store, when all else is free. A warp has rows
+    8 and 16 times the warps apart in its registers, one that stores 8 elements a thread those from 256 elements times
+    the warps on: rows that both have apart pass one after another."""
+    apart = 2 if tile.warps * max(1, 256 // dim) <= 8 else 1
+    return work.stored * tile.held * dim // (apart * max(1, tile.held // (16 * tile.warps)))
 
 
 def _wide(work: Work) -> int:

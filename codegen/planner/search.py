@@ -40,11 +40,24 @@ LARGE = 256  # elements of a vector, beyond which the largest tile that fits is 
 
 
 class Refusal(NamedTuple):
-    """A candidate that was not taken, and why; ``spill``: it would run, with so many bytes a thread spilled."""
+    """A candidate that was not taken, and why: it takes ``amount`` of ``what``, where ``gpu`` has ``most``, or was
+    compiled and spills; ``spill``: it would run, with so many bytes a thread spilled."""
 
     tile: Tile
-    reason: str
-    spill: int | None
+    gpu: Gpu
+    what: str
+    amount: int = 0
+    most: int = 0
+    spill: int | None = None
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        if not self.most:
+            return f"spills in its loops, {self.spill} bytes a thread, as compiled for {self.gpu.architecture}"
+        each = " a block" if self.what == "bytes of shared memory" else ""
+        about = "about " if self.what == "registers a thread" else ""
+        return f"{about}{self.amount:,} {self.what}; {self.gpu.name} has {self.most:,}{each}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +121,8 @@ def doubtful(work: Work, dtype: str, dim: int, gpu: Gpu, taken: Choice) -> Itera
     seen = measured(work, taken.tile, dtype, dim, gpu)
     spread = seen is not None and seen.lighter
     limit = price(work, taken.tile, dtype, dim, taken.clocks, taken.budget.blocks, taken.spill or 0, spread=spread)
-    for tile, _, spill in taken.refused:
+    for refusal in taken.refused:
+        tile, spill = refusal.tile, refusal.spill
         near = spill is not None and spill <= 4 * DOUBT and measured(work, tile, dtype, dim, gpu) is None
         if near and cheaper(tile, budget(work, tile, dtype, dim, gpu).blocks):
             yield tile
@@ -136,30 +150,38 @@ def candidates(step: Pass, dtype: str, dim: int, gpu: Gpu) -> Iterator[Tile]:
 
 
 def fault(
-    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None, shared: tuple[Line, ...]
+    work: Work,
+    tile: Tile,
+    dtype: str,
+    dim: int,
+    gpu: Gpu,
+    seen: Measured | None,
+    shared: tuple[Line, ...],
+    registers: tuple[Line, ...] | None = None,
 ) -> Refusal | None:
-    """Why a tile is not taken on a GPU, if it is not. ``seen``: what the calibration says of it; ``shared``: its lines
-    of shared memory."""
-    most = max(total(shared), seen.shared if seen else 0)
+    """Why a tile is not taken on a GPU, if it is not. ``seen``: what the calibration says of it; ``shared``,
+    ``registers``: its lines of shared memory, and of registers where they are at hand."""
+    most = total(shared)
+    if seen is not None and seen.shared > most:
+        most = seen.shared
     if most > gpu.shared_block:
-        return Refusal(tile, f"{most:,} bytes of shared memory; {gpu.name} has {gpu.shared_block:,} a block", None)
+        return Refusal(tile, gpu, "bytes of shared memory", most, gpu.shared_block)
     known = calibrated(work, gpu)
     columns = seen.columns if seen and known else tensor_columns(work, tile, dtype, dim, gpu)
     if columns > gpu.tensor_columns:
-        return Refusal(tile, f"{columns} columns of tensor memory; {gpu.name} has {gpu.tensor_columns}", None)
+        return Refusal(tile, gpu, "columns of tensor memory", columns, gpu.tensor_columns)
     if seen is not None and seen.stack is not None:
         if seen.hot:
-            reason = f"spills in its loops, {seen.stack} bytes a thread, as compiled for {gpu.architecture}"
-            return Refusal(tile, reason, seen.stack)
+            return Refusal(tile, gpu, "spills", spill=seen.stack)
         if known:
             return None
-    registers = total(register_lines(work, tile, dtype, dim, gpu))
+    needed = total(registers or register_lines(work, tile, dtype, dim, gpu))
     if seen is not None and seen.registers is not None:  # a plain kernel's, and what this one takes beside it
-        registers = max(registers, seen.registers + more_registers(work, tile, dtype, dim, gpu))
-    beyond = registers - gpu.registers_thread
+        needed = max(needed, seen.registers + more_registers(work, tile, dtype, dim, gpu))
+    beyond = needed - gpu.registers_thread
     if beyond <= 0:
         return None
-    return Refusal(tile, f"about {registers} registers a thread; {gpu.name} has {gpu.registers_thread}", 4 * beyond)
+    return Refusal(tile, gpu, "registers a thread", needed, gpu.registers_thread, 4 * beyond)
 
 
 def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...]) -> Choice | None:
@@ -169,7 +191,7 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     refused: list[Refusal] = []
     others = stricter(gpu, members)
     single, own = len(members) == 1, calibrated(work, gpu)
-    priced = _priced(dtype, dim)
+    priced, counts = _priced(dtype, dim), stages(dtype, dim, gpu)
 
     def rank(tile: Tile, found: Budget, seen: Measured | None) -> int:
         """Among the candidates; its stack."""
@@ -182,24 +204,26 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
 
     for held, moved, warps in shapes(dtype, dim, gpu):
         most = -1
-        for count in stages(dtype, dim, gpu):
+        registers: tuple[Line, ...] | None = None  # the same for any stages
+        for count in counts:
             tile = Tile(work.step, held, moved, warps, count)
             seen = measured(work, tile, dtype, dim, gpu)
             shared = shared_lines(work, tile, dtype, dim, gpu)
-            reason = fault(work, tile, dtype, dim, gpu, seen, shared)
+            registers = registers or register_lines(work, tile, dtype, dim, gpu)
+            reason = fault(work, tile, dtype, dim, gpu, seen, shared, registers)
             if reason is None and not priced:
                 reason = _elsewhere(work, tile, dtype, dim, others)
             if reason is not None:
                 refused.append(reason)
                 continue
-            found = _occupied(work, tile, dtype, dim, gpu, seen, shared)
+            found = _occupied(work, tile, dtype, dim, gpu, seen, shared, registers)
             if found.blocks > most:  # a buffer less pays where an SM holds one more block, or where nothing spills
                 most = -1 if rank(tile, found, seen) else found.blocks
                 if found.limits == "registers" and single and own:  # fewer pay where they were compiled, and held
                     more = limited(tile, found.blocks + 1, gpu)
                     bound = measured(work, more, dtype, dim, gpu) if more.registers else None
                     if bound is not None and bound.hot == 0:
-                        rank(more, _occupied(work, more, dtype, dim, gpu, bound, shared), bound)
+                        rank(more, _occupied(work, more, dtype, dim, gpu, bound, shared, registers), bound)
             if found.limits != "shared memory" and most > 0:
                 break
         if ranked and not priced:
@@ -217,8 +241,10 @@ def choose(work: Work, dtype: str, dim: int, gpu: Gpu, members: tuple[Gpu, ...])
     for place, (_, _, tile, found, cost) in enumerate(ranked):
         reason = _elsewhere(work, tile, dtype, dim, others)
         if reason is None:
-            if single and own and measured(work, tile, dtype, dim, gpu):  # the blocks counted on, for all
-                tile = limited(tile, found.blocks, gpu)
+            if single and own:  # the blocks counted on, for all, where the kernel so limited is known not to spill
+                fewer = limited(tile, found.blocks, gpu)
+                bound = measured(work, fewer, dtype, dim, gpu)
+                tile = fewer if bound is not None and not bound.hot else tile
             return Choice(
                 tile=tile,
                 dtype=dtype,
@@ -248,11 +274,19 @@ def occupied(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> Budget:
 
 
 def _occupied(
-    work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu, seen: Measured | None, shared: tuple[Line, ...]
+    work: Work,
+    tile: Tile,
+    dtype: str,
+    dim: int,
+    gpu: Gpu,
+    seen: Measured | None,
+    shared: tuple[Line, ...],
+    registers: tuple[Line, ...] | None = None,
 ) -> Budget:
-    if seen is None or seen.registers is None or not calibrated(work, gpu):
-        return budget(work, tile, dtype, dim, gpu, shared=shared)
-    found = budget(work, tile, dtype, dim, gpu, compiled=(seen.registers, seen.columns), shared=shared)
+    compiled = None
+    if seen is not None and seen.registers is not None and calibrated(work, gpu):
+        compiled = seen.registers, seen.columns
+    found = budget(work, tile, dtype, dim, gpu, compiled=compiled, shared=shared, registers=registers)
     if tile.roles:  # the roles' warps beside the tile's take the rest of the registers
         return found._replace(blocks=min(1, found.blocks), limits="registers")
     return found
@@ -264,7 +298,8 @@ def _priced(dtype: str, dim: int) -> bool:
 
 @cache
 def stricter(gpu: Gpu, members: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-    """The members that may refuse what ``gpu`` takes: other kernels run there, or a limit is lower."""
+    """The members that may refuse what ``gpu`` takes: other kernels run there, or a limit is lower. Those with the
+    least shared memory, which refuse most, come first."""
 
     def limits(item: Gpu) -> tuple[int, ...]:
         return item.shared_block, item.registers_thread, item.tensor_columns
@@ -272,11 +307,12 @@ def stricter(gpu: Gpu, members: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
     def same(item: Gpu) -> bool:
         return (alike(item.architecture), item.matrix, item.warp) == (alike(gpu.architecture), gpu.matrix, gpu.warp)
 
-    return tuple(
+    found = [
         item
         for item in members
         if item is not gpu and not (same(item) and all(x >= y for x, y in zip(limits(item), limits(gpu), strict=True)))
-    )
+    ]
+    return tuple(sorted(found, key=lambda item: item.shared_block))
 
 
 def _elsewhere(work: Work, tile: Tile, dtype: str, dim: int, others: tuple[Gpu, ...]) -> Refusal | None:

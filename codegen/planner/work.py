@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attnc.codegen.build import TRUE
 from attnc.codegen.exponent import exponent, pulled, regrouped
@@ -51,8 +51,11 @@ class Work:
     """One kernel's work. ``held`` and ``moved``: how many vectors a row of the axis has that stays in the block and of
     the one that streams through it; ``totals``: how many sums of vectors a row of the first has; ``scores``: tiles of
     pairs alive at once; ``products``: matrix products of a tile; ``scored``: scores are among them; ``apart``: for
-    gradients of inputs alone; ``wide``: weights stay float32; ``streamed`` and ``paired``: bytes of inputs that a row
-    of the moved axis and a pair reads; ``gathered``: the most that one of them has for a row of the held axis;
+    gradients of inputs alone; ``wide``: weights stay float32; ``streamed``: bytes of inputs that a row of the moved
+    axis reads; ``copied``: those that a pair reads and that are copied ahead, as vectors are; ``begun``: those that a
+    product begins with; ``paired``: the most that another input of a pair has, ``gathered`` that one of a row of the
+    held axis; ``stored``: bytes of an element of what
+    leaves the kernel, 0 for those of a vector's;
     ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors.
     The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
     ``integer`` ones, and ``mask`` ones that a partial tile adds."""
@@ -76,6 +79,8 @@ class Work:
     gathered: int
     paired: int
     copied: int
+    begun: int
+    stored: int
     asked: int
     added: int
     described: bool
@@ -94,7 +99,9 @@ class Work:
     def plain(self) -> bool:
         """Whether the kernel has the structure that the calibration compiled: one query, key, value and weight."""
         single = self.queries == self.keys == self.maps == self.dots == 1
-        return single and not (self.wide or self.strips or self.streamed or self.gathered or self.paired)
+        return single and not (
+            self.wide or self.strips or self.streamed or self.gathered or self.paired or self.copied or self.begun
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +110,17 @@ class _Counts:
     special: float
     tanh: float
     integer: float
+
+
+class _Read(NamedTuple):
+    """An input or table that pairs read: bytes, axes (of i and j), kind, whether it may be copied ahead, and whether a
+    product begins with it."""
+
+    bytes: int
+    axes: str
+    kind: Kind
+    ahead: bool
+    begins: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +132,7 @@ class _Pairs:
     mask: float
     scored: bool
     apart: bool
-    reads: list[tuple[int, str, Kind, bool]]
+    reads: list[_Read]
 
 
 def works(program: Program) -> dict[Pass, Work]:
@@ -122,7 +140,8 @@ def works(program: Program) -> dict[Pass, Work]:
     counted = [(group, _pairs(program, group)) for group in program.groups]
     return {
         step: max(
-            (_work(group, pairs, step) for group, pairs in counted), key=lambda item: (item.products, item.vector)
+            (_work(group, pairs, step, single=program.single) for group, pairs in counted),
+            key=lambda item: (item.products, item.vector),
         )
         for step in PASSES
     }
@@ -135,7 +154,7 @@ def work(program: Program, step: Pass) -> Work:
 
 def of_group(program: Program, group: Group, step: Pass) -> Work:
     """One group's work in one pass."""
-    return _work(group, _pairs(program, group), step)
+    return _work(group, _pairs(program, group), step, single=program.single)
 
 
 def _pairs(program: Program, group: Group) -> _Pairs:
@@ -155,17 +174,18 @@ def _pairs(program: Program, group: Group) -> _Pairs:
         mask=_count([item.mask for item in group.maps]).integer,
         scored=of_dots or of_inputs,
         apart=of_inputs and not of_dots,
-        reads=_reads(program, group),
+        reads=_reads(program, group, scores),
     )
 
 
-def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
+def _work(group: Group, pairs: _Pairs, step: Pass, *, single: bool) -> Work:
     backward = pairs.backward if step != "forward" else pairs.score
     maps = len(group.maps)
     exponential = sum(item.exponential for item in group.maps)
     # Online softmax: subtract and sum, the maximum is an integer unit's; the backward: subtract, subtract, multiply.
     vector = (2 if step == "forward" else 3) * maps + backward.vector
     reads = pairs.reads
+    pairwise = [read for read in reads if read.axes == "ij"]
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
     scored = step != "query" or pairs.scored
@@ -184,12 +204,14 @@ def _work(group: Group, pairs: _Pairs, step: Pass) -> Work:
         apart=step == "query" and pairs.apart,
         wide=exponential < maps,
         statistics=sum(2 if item.plain else 2 + item.exponential for item in group.maps),
-        streamed=sum(bytes for bytes, axes, _, _ in reads if axes == ("i" if step == "key" else "j")),
-        gathered=max((bytes for bytes, axes, _, _ in reads if axes == ("j" if step == "key" else "i")), default=0),
-        paired=sum(bytes for bytes, axes, _, _ in reads if axes == "ij"),
-        copied=sum(bytes for bytes, axes, _, direct in reads if axes == "ij" and direct),
-        asked=sum(axes == "ij" and kind is not Kind.FLOAT for _, axes, kind, _ in reads),
-        added=sum(axes == "ij" and kind is Kind.FLOAT for _, axes, kind, _ in reads),
+        streamed=sum(read.bytes for read in reads if read.axes == ("i" if step == "key" else "j")),
+        gathered=max((read.bytes for read in reads if read.axes == ("j" if step == "key" else "i")), default=0),
+        paired=max((read.bytes for read in pairwise if not read.ahead), default=0),
+        copied=sum(read.bytes for read in pairwise if read.ahead and not read.begins),
+        begun=sum(read.bytes for read in pairwise if read.ahead and read.begins),
+        stored=4 if group.partial or (step == "forward" and not single) else 0,
+        asked=sum(read.kind is not Kind.FLOAT for read in pairwise),
+        added=sum(read.kind is Kind.FLOAT for read in pairwise),
         described=group.step == 1 and (group.key_mask if by_query else group.query_mask) == TRUE,
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
@@ -205,15 +227,24 @@ def _scored(cotangents: Iterable[Expr]) -> bool:
     return any(isinstance(node, Symbol) and node != G for node in postorder(*cotangents))
 
 
-def _reads(program: Program, group: Group) -> list[tuple[int, str, Kind, bool]]:
-    """Of every input and table that pairs read: bytes, axes (of i and j), kind, and whether it is read along keys."""
+def _reads(program: Program, group: Group, scores: list[Expr]) -> list[_Read]:
     sizes = {item.name: _BYTES[item.dtype] for item in program.attention.inputs}
     sizes |= {table.name: _BYTES["i64" if isinstance(table, DrawnTable) else "bool"] for table in program.tables}
+    first = {load for node in postorder(*scores) for load in _first_added(node)}
     found = []
     for load in group.reads:
         axes = "".join(axis for axis in ("i", "j") if axis in dependencies(*load.index))
-        found.append((sizes.get(load.tensor, 4), axes, load.kind, _along_keys(load)))
+        bytes = sizes.get(load.tensor, 4)
+        ahead = bytes >= 4 or _along_keys(load)  # no copy of a thread has less than four bytes
+        found.append(_Read(bytes, axes, load.kind, ahead, load in first))
     return found
+
+
+def _first_added(node: Expr) -> Iterator[Load]:
+    """An input that is added to a bare product: Triton lets the product begin with it."""
+    match node:
+        case Apply(fn=Fn.ADD, args=(Symbol(), Load() as load)) | Apply(fn=Fn.ADD, args=(Load() as load, Symbol())):
+            yield load
 
 
 def _along_keys(load: Load) -> bool:

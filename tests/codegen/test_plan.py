@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,12 @@ from attnc.codegen.lower import lower
 from attnc.codegen.plan import plan, rows_for
 from attnc.codegen.planner import search
 from attnc.codegen.planner.budget import budget, occupancy, shared_lines, total
-from attnc.codegen.planner.calibration import answering, calibration, measured
+from attnc.codegen.planner.calibration import Measured, answering, calibration, measured
 from attnc.codegen.planner.cost import PIPES, clocks, price
 from attnc.codegen.planner.report import Shape, parts, report
 from attnc.codegen.planner.targets import FAMILY, GENERIC, Cpu, Gpu, TargetError, targets
 from attnc.codegen.planner.tile import Tile
-from attnc.codegen.planner.work import PASSES, work, works
+from attnc.codegen.planner.work import PASSES, of_group, work, works
 from attnc.codegen.program import Program
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
@@ -350,13 +351,63 @@ def zoo(name: str) -> Program:
         ("pair_bias", "sm_90", Tile("key", 128, 64, 8, 3), 148480),
         ("pair_bias", "sm_80", Tile("forward", 128, 32, 4, 3), 65536),
         ("t5_bias", "sm_90", Tile("query", 128, 32, 8, 3), 73728),
+        ("swin", "sm_80", Tile("forward", 128, 64, 8, 3), 114688),
+        ("disentangled", "sm_80", Tile("forward", 128, 32, 8, 3), 81920),
+        ("moba", "sm_80", Tile("query", 64, 32, 4, 3), 34816),
+        ("moba", "sm_80", Tile("query", 128, 32, 8, 2), 45056),
     ],
 )
 def test_shared_memory_of_what_a_pair_reads(name: str, target: str, tile: Tile, bytes: int) -> None:
-    """Along keys it is copied ahead; elsewhere it passes through. As Triton 3.7.1 allocates them."""
+    """What has four bytes, or lies along keys, is copied ahead, but for what a product begins with; the others pass
+    through, one by one. As Triton 3.7.1 allocates them."""
     gpu = targets().find(target)
     assert isinstance(gpu, Gpu)
     assert total(shared_lines(work(zoo(name), tile.step), tile, "bf16", 64, gpu)) == bytes
+
+
+@pytest.mark.parametrize(
+    ("target", "dim", "tile", "bytes"),
+    [
+        ("sm_80", 64, Tile("forward", 128, 16, 8, 3), 32768),
+        ("sm_80", 64, Tile("forward", 64, 16, 4, 2), 16384),
+        ("sm_80", 64, Tile("forward", 128, 32, 4, 2), 24576),
+        ("sm_80", 128, Tile("forward", 128, 16, 8, 2), 65536),
+        ("sm_80", 128, Tile("forward", 64, 16, 4, 2), 26624),
+        ("sm_90", 32, Tile("forward", 128, 16, 8, 2), 16384),
+    ],
+)
+def test_shared_memory_of_sums_that_are_stored_in_float32(target: str, dim: int, tile: Tile, bytes: int) -> None:
+    """A branch's, which change their layout when all else is free. As Triton 3.7.1 allocates them."""
+    gpu, sparse = targets().find(target), zoo("native_sparse")
+    assert isinstance(gpu, Gpu)
+    local = next(group for group in sparse.groups if group.name == "local")
+    assert total(shared_lines(of_group(sparse, local, "forward"), tile, "bf16", dim, gpu)) == bytes
+
+
+def test_shared_memory_of_a_score_of_two_products() -> None:
+    gpu, tile = targets().find("sm_100"), Tile("key", 128, 64, 8, 3)
+    assert isinstance(gpu, Gpu)
+    model = total(shared_lines(work(zoo("mla"), "key"), tile, "bf16", 64, gpu))
+    assert model == 157696, "as Triton 3.7.1 allocates it"
+
+
+def test_a_limited_kernel_that_spills_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of registers is the launch's: the kernel that is compiled with it has to be without spills."""
+    counted, gpu = work(CAUSAL, "query"), targets().find("sm_90")
+    assert isinstance(gpu, Gpu)
+
+    def registers() -> set[int]:
+        found = search.choose(counted, "bf16", 64, gpu, (gpu,))
+        assert found is not None
+        return {found.tile.registers}
+
+    def spills(*asked: Any) -> Measured | None:
+        seen = measured(*asked)
+        return seen and seen._replace(stack=64, hot=8) if asked[1].registers else seen
+
+    assert registers() != {0}
+    monkeypatch.setattr(search, "measured", spills)
+    assert registers() == {0}
 
 
 @pytest.mark.parametrize(
