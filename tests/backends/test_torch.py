@@ -305,6 +305,9 @@ def test_meta_tensors_have_shapes_alone() -> None:
     out = op(q, k, k[..., :8])
     assert out.shape == (2, 4, 9, 8)
     assert out.is_meta
+    table = torch.zeros(2, 4, 3, 2, dtype=torch.int32, device="meta")
+    op = attnc.loads("attention a { input t: i32[B, H, R, S]  score dot(q, k)  mask blocks(t, 4)  normalize softmax }")
+    assert op(q, k, k, t=table).shape == q.shape, "what a table holds is not looked at"
 
 
 def test_forward_mode_derivatives_are_refused() -> None:
