@@ -19,49 +19,28 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from jinja2 import Environment, nodes
+from torch import Tensor
 
+from attnc.codegen import pipeline
+from attnc.codegen.environment import environment
+from attnc.dsl.frontend import compilable
+from attnc.dsl.source import Source
+from attnc.runtime.op import Op
+from attnc.testing.call import Call, outcome
+from attnc.testing.kernels import DTYPES, Kernels, Request, arguments, pool
 from tests.coverage_templates import RARE, ROOT, Branch, Coverage
+from tests.execution_marks import Span, counted, executed, stripped
 
 ZOO = ROOT / "examples" / "zoo"
-MARK = re.compile("\ue000(\\d+)\ue001|\ue002(\\d+)\ue003")
+BACKENDS = ("eager,native", "interpret")  # a process for each: Triton's interpreter is chosen when it is imported
 _CPP = re.compile('r"""(.*?)"""', re.DOTALL)
-Span = tuple[int, int, int]  # a branch, its first and its last line
-
-
-def stripped(text: str) -> tuple[str, list[Span]]:
-    """The text without marks, and the lines that each pair of them encloses."""
-    made: list[str] = []
-    open_: dict[int, list[int]] = defaultdict(list)
-    spans: list[Span] = []
-    at, line, fresh = 0, 1, True  # fresh: nothing stands on this line yet
-    for mark in MARK.finditer(text):
-        piece = text[at : mark.start()]
-        made.append(piece)
-        line += piece.count("\n")
-        fresh = piece.endswith("\n") if piece else fresh
-        at = mark.end()
-        if mark[1]:
-            open_[int(mark[1])].append(line)
-        elif first := open_[int(mark[2])]:
-            spans.append((int(mark[2]), first[-1], max(first.pop(), line - fresh)))
-    return "".join([*made, text[at:]]), spans
-
-
-def executed(spans: Sequence[Span], code: set[int], run: set[int]) -> Iterator[int]:
-    """The branches that ran, of those that lines with code and lines that ran are known of."""
-    for branch, first, last in spans:
-        inside = [line for line in range(first, last + 1) if line in code]
-        if not inside:
-            before, after = [line for line in code if line < first], [line for line in code if line > last]
-            inside = [max(before, default=0), min(after, default=0)]
-        if any(line in run for line in inside):
-            yield branch
 
 
 def lines(code: CodeType) -> set[int]:
@@ -73,13 +52,24 @@ def lines(code: CodeType) -> set[int]:
     return found
 
 
+class Nothing(str):
+    """Marks about an empty text, which a template may ask for being one."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return False
+
+
 class Marking(Coverage):
-    """Numbers branches, and prints a mark where one begins and one where it ends. A choice ``{{ x if y else z }}`` that
-    is printed at once has both in its text; of others nothing is known but that they were rendered."""
+    """Numbers branches, and prints a mark where one begins and one where it ends. A choice ``{{ x if y else z }}`` has
+    both in its text, wherever that is printed; of a value that is no text, or an empty one that is not printed, no more is
+    known than that it was rendered. ``silent``: no marks."""
 
     def __init__(self, made: Environment) -> None:
         self.numbers: dict[Branch, int] = {}
         self.unknown: set[Branch] = set()
+        self.silent = False
         made.globals |= {"_begin": self._begin, "_end": self._end, "_whole": self._whole}
         super().__init__(made)
 
@@ -87,14 +77,18 @@ class Marking(Coverage):
         return self.numbers.setdefault(branch, len(self.numbers))
 
     def _begin(self, *branch: Any) -> str:
-        return f"\ue000{self._number(*branch)}\ue001"
+        return "" if self.silent else f"\ue000{self._number(*branch)}\ue001"
 
     def _end(self, *branch: Any) -> str:
-        return f"\ue002{self._number(*branch)}\ue003"
+        return "" if self.silent else f"\ue002{self._number(*branch)}\ue003"
 
-    def _whole(self, *branch: Any) -> str:
+    def _whole(self, *branch: Any) -> Any:
         *branch, value = branch
-        return f"{self._begin(*branch)}{value}{self._end(*branch)}"
+        if not (isinstance(value, str) and value):
+            self.unknown.add(tuple(branch))
+        if self.silent or not isinstance(value, str):
+            return value
+        return (str if value else Nothing)(f"{self._begin(*branch)}{value}{self._end(*branch)}")
 
     def _enclose(self, body: list[nodes.Node], mark: nodes.Call) -> None:
         super()._enclose(body, mark)
@@ -103,16 +97,12 @@ class Marking(Coverage):
 
     def _marked(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._marked(source, name, filename)
-        printed = {id(x) for output in tree.find_all(nodes.Output) for x in output.nodes}
-        for choice in tree.find_all(nodes.CondExpr):
+        for choice in list(tree.find_all(nodes.CondExpr)):
             for side in ("expr1", "expr2"):
                 mark = getattr(choice, side)
-                if id(choice) in printed:
-                    whole = _renamed(mark, "_whole")
-                    whole.args = [*mark.args[:3], mark]
-                    setattr(choice, side, whole)
-                else:
-                    self.unknown.add(tuple(x.value for x in mark.args[:3]))
+                whole = _renamed(mark, "_whole")
+                whole.args = [*mark.args[:3], mark]
+                setattr(choice, side, whole)
         made = tree.set_environment(self.environment)
         assert isinstance(made, nodes.Template)
         return made
@@ -130,9 +120,6 @@ class Execution:
     """Marks of the modules of this process, and the lines of them that run."""
 
     def __init__(self) -> None:
-        from attnc.codegen import pipeline
-        from attnc.codegen.environment import environment
-
         self.marking = Marking(environment())
         self.spans: dict[str, list[Span]] = {}  # by a module's text
         self.run: dict[str, set[int]] = defaultdict(set)  # by file
@@ -144,6 +131,9 @@ class Execution:
 
     def _compile(self, *args: Any, **options: Any) -> str:
         """The module without the marks of its Python, with those in its C++ text."""
+        self.marking.silent = True
+        plain = self._plain(*args, **options)
+        self.marking.silent = False
         made = self._plain(*args, **options)
         kept: list[str] = []
 
@@ -155,6 +145,7 @@ class Execution:
         text = text.rstrip("\n") + "\n"  # a mark at the end kept what the emitter takes off
         for number, whole in enumerate(kept):
             text = text.replace(f"\ue004{number}\ue005" + "\n" * whole.count("\n"), whole)
+        assert stripped(text)[0] == plain, "marks changed a module"
         self.spans[text] = spans
         return text
 
@@ -181,121 +172,147 @@ class Execution:
         return made
 
 
-def work(backends: Sequence[str], names: Sequence[str], folder: Path) -> None:
-    """Make calls, and write down what they executed of Python, and the names of branches."""
-    from attnc.dsl.frontend import compilable
-    from attnc.dsl.source import Source
-    from attnc.runtime.op import Op
-    from attnc.testing.call import outcome
-    from attnc.testing.kernels import Request, arguments, pool
+@dataclass(frozen=True)
+class Job:
+    """Calls of a spec, with vectors of one of these sizes, compiled for a target."""
 
-    execution = Execution()
-    texts = {name: (ZOO / f"{name}.attn").read_text(encoding="utf-8") for name in names if not name.startswith("rare")}
-    texts |= {
-        f"rare{n}": f"attention rare {{ {body} }}" for n, body in enumerate(RARE) if not names or f"rare{n}" in names
-    }
-    if not names:
-        texts |= {path.stem: path.read_text(encoding="utf-8") for path in sorted(ZOO.glob("*.attn"))}
-    import torch
+    name: str
+    target: str | None = None
+    dims: tuple[int, ...] = (8, 16)
+    dtype: str = "f32"
 
-    for number, (name, text) in enumerate(texts.items()):
-        source = Source(name="<text>", text=text)
+    def __str__(self) -> str:
+        return f"{self.name} for {self.target}" if self.target else self.name
 
-        def load(params: Any, source: Source = source) -> Op:
-            op = Op(source, name=None, params=params, target=None)
-            compilable(op.construct)
-            return op
-
-        try:
-            dtypes = [(torch.float32, torch.bfloat16)[number % 2]]
-            made = pool(load, load({}).construct.params, {}, count=1, seed=0, dtypes=dtypes, dims=(8, 16))
-        except ValueError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        for kernels in made:
-            heads = kernels.heads or 2
-            for backend in backends:
-                small = backend == "interpret"
-                for request in (
-                    Request(B=1, G=1, H=heads, N=20 if small else 90, M=24 if small else 150),
-                    Request(B=2, G=1, H=heads, N=3, M=24 if small else 300, q_offset=(4, 9), layout="BNHD"),
-                ):
-                    outcome(arguments(kernels, request), backend)
-        print(f"{'+'.join(backends)}: {name}", file=sys.stderr, flush=True)
-    sys.settrace(None)
-    said = {"numbers": [list(x) for x in execution.marking.numbers], "executed": sorted(execution.found())}
-    said["rendered"] = [list(x) for x, count in execution.marking.hits.items() if count]
-    said["unknown"] = [list(x) for x in execution.marking.unknown]
-    (folder / f"{'-'.join(backends)}.json").write_text(json.dumps(said))
+    @property
+    def text(self) -> str:
+        if self.name.startswith("rare"):
+            return f"attention rare {{ {RARE[int(self.name[4:])]} }}"
+        return (ZOO / f"{self.name}.attn").read_text(encoding="utf-8")
 
 
-# --- C++ ----------------------------------------------------------------------------------------
+def kernels(job: Job) -> Kernels:
+    """Its op with drawn params, and sizes that it can be called with. ValueError if none were found."""
+    source = Source(name="<text>", text=job.text)
 
+    def load(params: Any) -> Op:
+        op = Op(source, name=None, params=params, target=job.target)
+        compilable(op.construct)
+        return op
 
-def compiler(words: list[str]) -> int:
-    """In place of the compiler: without marks, with counters, unoptimized; the marks' lines beside the objects."""
-    sources = [Path(word) for word in words if word.endswith(".cpp")]
-    if not sources or "-o" not in words:
-        return subprocess.run(["c++", *words], check=False).returncode
-    (source,) = sources
-    folder = Path(tempfile.mkdtemp(dir=os.environ["ATTNC_COVERAGE"]))
-    text, spans = stripped(source.read_text(encoding="utf-8"))
-    (folder / "kernel.cpp").write_text(text, encoding="utf-8")
-    (folder / "spans.json").write_text(json.dumps(spans))
-    target = words[words.index("-o") + 1]
-    rest = [word for word in words if word not in ("-o", target, str(source), "-shared")]
-    one = ["c++", *rest, "-O0", "--coverage", "-c", str(folder / "kernel.cpp"), "-o", str(folder / "kernel.o")]
-    two = ["c++", "-shared", "-pthread", "--coverage", str(folder / "kernel.o"), "-o", target]
-    return subprocess.run(one, check=False).returncode or subprocess.run(two, check=False).returncode
-
-
-def counted(folder: Path) -> set[int]:
-    """The branches that C++ executed, of all libraries that were loaded."""
-    made: set[int] = set()
-    for data in folder.glob("*/kernel.gcda"):
-        command = ["gcov", "--json-format", "--stdout", data.name]
-        said = subprocess.run(command, cwd=data.parent, capture_output=True, check=True, text=True).stdout
-        counts: dict[int, int] = defaultdict(int)
-        for file in json.loads(said)["files"]:
-            if file["file"].endswith("kernel.cpp"):
-                for item in file["lines"]:
-                    counts[item["line_number"]] += item["count"]
-        spans = json.loads((data.parent / "spans.json").read_text())
-        made |= set(executed(spans, set(counts), {line for line, count in counts.items() if count}))
+    (made,) = pool(load, load({}).construct.params, {}, count=1, seed=0, dtypes=[DTYPES[job.dtype]], dims=job.dims)
     return made
 
 
+# Copies by descriptors and vectors in parts are for some GPUs alone; a module for processors has no kernels at all.
+ELSEWHERE = [
+    Job(name=name, target=target, dims=(dim,), dtype="bf16")
+    for name in ("causal", "differential", "heavy_hitters", "longformer", "relu", "sparse_strided")
+    for target, dim in (("sm_100", 16), ("sm_80", 96), ("cpu", 16))
+]
+KERNELS = ("helpers.py.j2", "host.py.j2", "kernel")  # templates that an interpreter executes, the others need none
+
+
+def cover(names: Sequence[str]) -> dict[str, list[Job]]:
+    """By backends: jobs that render, together, what any spec renders of the backends' templates. Always the one next
+    that renders most that is new."""
+    every = [*(path.stem for path in sorted(ZOO.glob("*.attn"))), *(f"rare{n}" for n in range(len(RARE)))]
+    jobs = [*map(Job, names or every), *([] if names else ELSEWHERE)]
+    coverage, rendered = Coverage(environment()), {}
+    for job in jobs:
+        op = kernels(job).op
+        coverage.hits.clear()
+        pipeline.compile(op.construct, target=job.target or "generic")
+        rendered[job] = {branch for branch, count in coverage.hits.items() if count}
+    made: dict[str, list[Job]] = {backends: [] for backends in BACKENDS}
+    for backends, chosen in made.items():
+        of = {
+            job: {branch for branch in branches if branch[0].startswith(KERNELS) == (backends == "interpret")}
+            for job, branches in rendered.items()
+        }
+        left = set().union(*of.values())
+        while left:
+            best = max(of, key=lambda job: len(of[job] & left))
+            left -= of[best]
+            chosen.append(best)
+    return made
+
+
+def shapeless(call: Call) -> None:
+    """The call with tensors that have shapes alone, and its gradients: what torch.compile asks for."""
+
+    def bare(x: Any) -> Any:
+        x = x.detach().to("meta") if isinstance(x, Tensor) else x
+        return x.requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    made = call.op(*map(bare, call.args), **{name: bare(x) for name, x in call.inputs.items()})
+    results = [made] if isinstance(made, Tensor) else made
+    sum(x.sum() for x in results if x.requires_grad).backward()
+
+
+def work(backends: Sequence[str], jobs: Sequence[Job], folder: Path) -> None:
+    """Make calls, and write down what they executed of Python, and the names of branches."""
+    execution = Execution()
+    for job in jobs:
+        made = kernels(job)
+        heads = made.heads or 2
+        for backend in backends:
+            small = backend == "interpret"
+            for request in (
+                Request(B=1, G=1, H=heads, N=20 if small else 90, M=24 if small else 150),
+                Request(B=2, G=1, H=heads, N=3, M=24 if small else 300, q_offset=(4, 9), layout="BNHD"),
+            ):
+                outcome(arguments(made, request), backend)
+        if "eager" in backends:
+            shapeless(arguments(made, Request(B=1, G=1, H=heads, N=90, M=150)))
+        print(f"{'+'.join(backends)}: {job}", file=sys.stderr, flush=True)
+    sys.settrace(None)
+    marking = execution.marking
+    marking.report()  # asks for the templates that no module needed
+    said = {"numbers": [list(x) for x in marking.numbers], "executed": sorted(execution.found())}
+    said["all"] = [list(x) for x in marking.hits]
+    said["rendered"] = [list(x) for x, count in marking.hits.items() if count]
+    said["unknown"] = [list(x) for x in marking.unknown]
+    (folder / f"{'-'.join(backends)}.json").write_text(json.dumps(said))
+
+
 def main() -> int:
-    if sys.argv[1:2] == ["--compiler"]:
-        return compiler(sys.argv[2:])
     if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[3].split(","), sys.argv[4:], Path(sys.argv[2]))
+        work(sys.argv[3].split(","), [Job(**item) for item in json.loads(sys.argv[4])], Path(sys.argv[2]))
         return 0
-    names = sys.argv[1:]
-    total: set[Branch] = set()
+    chosen = cover(sys.argv[1:])
     every: set[Branch] = set()
     rendered: set[Branch] = set()
-    for backends in ("eager,native", "interpret"):
+    total: set[Branch] = set()
+    unknown: set[Branch] = set()
+    for backends, jobs in chosen.items():
+        print(f"{backends}: {', '.join(map(str, jobs))}", flush=True)
         with tempfile.TemporaryDirectory() as room:
             folder = Path(room)
             stand_in = folder / "cxx"
-            stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.execution_templates --compiler "$@"\n')
+            stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m tests.execution_marks "$@"\n')
             stand_in.chmod(0o755)
-            environment = os.environ | {
+            variables = os.environ | {
                 "CXX": str(stand_in), "ATTNC_COVERAGE": room, "ATTNC_CACHE_DIR": str(folder / "cache"),
                 "TRITON_INTERPRET": "1" if backends == "interpret" else "0",
             }  # fmt: skip
-            command = [sys.executable, "-P", "-m", "tests.execution_templates", "--work", room, backends, *names]
-            subprocess.run(command, env=environment, check=True)
+            command = [sys.executable, "-P", "-m", "tests.execution_templates", "--work", room, backends]
+            command.append(json.dumps([asdict(job) for job in jobs]))
+            subprocess.run(command, env=variables, check=True)
             said = json.loads((folder / f"{backends.replace(',', '-')}.json").read_text())
             numbers = [tuple(x) for x in said["numbers"]]
             total |= {numbers[n] for n in {*said["executed"], *counted(folder)}}
+            every |= {tuple(x) for x in said["all"]}
             rendered |= {tuple(x) for x in said["rendered"]}
-            every |= rendered - {tuple(x) for x in said["unknown"]}
-    for branch in sorted(every - total):
-        print(f"{branch[0]} line {branch[1]}: {branch[2]}")
-    unknown = len(rendered - every)
-    print(f"{len(total)} of {len(every)} rendered branches are executed; of {unknown} more it is not known")
+            unknown |= {tuple(x) for x in said["unknown"]}
+    for what, missing in (
+        ("not rendered", every - rendered),
+        ("not executed", rendered - total - unknown),
+        ("rendered, but no text", unknown - total),
+    ):
+        for branch in sorted(missing):
+            print(f"{branch[0]} line {branch[1]}: {branch[2]}: {what}")
+    print(f"{len(every)} branches: {len(rendered)} rendered, {len(total)} executed")
     return 0
 
 

@@ -14,7 +14,8 @@ from jinja2 import Environment
 
 from attnc.codegen.environment import environment
 from tests.coverage_templates import Coverage
-from tests.execution_templates import Marking, executed, stripped
+from tests.execution_marks import executed, stripped
+from tests.execution_templates import Marking
 from tests.planted import MUTATIONS, Mutation, fuzzed, planted
 
 
