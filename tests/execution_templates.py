@@ -63,8 +63,8 @@ class Nothing(str):
 
 class Marking(Coverage):
     """Numbers branches, and prints a mark where one begins and one where it ends. A choice ``{{ x if y else z }}`` has
-    both in its text, wherever that is printed; of a value that is no text, or an empty one that is not printed, no more is
-    known than that it was rendered. ``silent``: no marks."""
+    both in its text, wherever that is printed; of a value that is no text, or an empty one that is not printed, no
+    more is known than that it was rendered. ``silent``: no marks."""
 
     def __init__(self, made: Environment) -> None:
         self.numbers: dict[Branch, int] = {}
