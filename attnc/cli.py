@@ -30,6 +30,11 @@ Command = Callable[[argparse.Namespace, Inputs], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; argparse itself exits with 2 where it understands nothing."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed, as by `2>&-`
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        print("attnc: standard output is closed", file=sys.stderr)
+        return USAGE
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the same in every locale; what is no text is escaped
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -35,6 +36,8 @@ def _below(directory: str) -> Iterator[str]:
 
 def read(path: str) -> bytes:
     """A file's bytes, or standard input's for ``-``."""
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed", path)
     return sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
 
 

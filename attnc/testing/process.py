@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import signal
 import struct
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def _receive(pipe: BinaryIO | Any) -> Any:
 
 def _serve() -> None:
     """Answer calls until the input ends. What a test prints goes to standard error: the output is the answers'."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the other process says what there is to say of Ctrl-C
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:

@@ -247,6 +247,17 @@ def test_a_misspelt_word_is_told_the_near_one(
     assert capsys.readouterr().err.endswith(f"; did you mean {near}?\n")
 
 
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["check", "-"]) == 2
+    assert capsys.readouterr().err.startswith("attnc: -: standard input is closed\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["version"]) == 2
+    assert capsys.readouterr().err == "attnc: standard output is closed\n"
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["version"]) == 2
+
+
 def test_what_needs_no_torch_does_not_import_it(folder: Path) -> None:
     """Nor sympy or anything else that a user would wait for."""
     (folder / "a.attn").write_text(GOOD)

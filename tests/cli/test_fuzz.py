@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from attnc.fuzzing import _said
 from attnc.testing.call import Call, assert_matches_reference, outcome
 from attnc.testing.fuzz import Fuzz, Run
 from attnc.testing.kernels import LAYOUTS, VALUES, Kernels, Request, arguments, pool
-from attnc.testing.process import Process
+from attnc.testing.process import Ended, Process
 from attnc.testing.script import as_python, restored, saved
 
 SPEC = """attention fuzzed {
@@ -227,3 +228,9 @@ def test_an_assertion_says_where_and_what(monkeypatch: pytest.MonkeyPatch) -> No
         assert_matches_reference(op, q, k, v, backend="eager")
     with pytest.raises(TypeError, match="expected 3 tensors"):
         assert_matches_reference(op, q, k)
+
+
+def test_an_interrupted_process_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Ended, match="status -2"):
+        Process().call(signal.raise_signal, signal.SIGINT)
+    assert capfd.readouterr().err == ""
