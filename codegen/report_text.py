@@ -54,9 +54,9 @@ def _kernel(item: Kernel, gpu: Gpu, dtype: str) -> list[str]:
     if item.spill:
         line("", f"every tile that fits spills; this one least, {item.spill} bytes a thread")
     line("shared memory", f"{use.shared_bytes:,} bytes of {gpu.shared_block:,} a block{_seen(item, 'shared')}")
-    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.shared]
+    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.shared if amount]
     line("registers", f"{use.registers_thread} of {gpu.registers_thread} a thread{_seen(item, 'registers')}")
-    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.registers]
+    lines += [f"      {what:46} {amount:>9,}" for what, amount in use.registers if amount]
     if use.columns:
         line("tensor memory", f"{use.columns} of {gpu.tensor_columns} columns")
     line("spills", _spills(item))
@@ -190,9 +190,9 @@ def _plain(item: Kernel) -> dict[str, Any]:
         "refused": [{"tile": str(entry.tile), "reason": entry.reason} for entry in item.refused],
         "spills_anyway": item.spill,
         "model": {
-            "shared": [{"what": what, "amount": amount} for what, amount in use.shared],
+            "shared": [{"what": what, "amount": amount} for what, amount in use.shared if amount],
             "shared_bytes": use.shared_bytes,
-            "registers": [{"what": what, "amount": amount} for what, amount in use.registers],
+            "registers": [{"what": what, "amount": amount} for what, amount in use.registers if amount],
             "registers_thread": use.registers_thread,
             "tensor_columns": use.columns,
             "blocks": use.blocks,

@@ -6,6 +6,7 @@ Each rule says what Triton's compiler was seen to allocate (3.7.1): benchmarks/c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from attnc.codegen.planner.targets import Gpu
@@ -14,6 +15,8 @@ from attnc.codegen.planner.work import Work
 
 # Registers of a thread beside its tiles: addresses, indices, operand fragments. Fitted to calibration.json.
 OVERHEAD = {"forward": 52, "query": 44, "key": 96}
+STAY = {"forward": "queries", "query": "queries and cotangents", "key": "keys and values"}
+STREAM = {"forward": "keys and values", "query": "keys and values", "key": "queries and cotangents"}
 ALIGNMENT = 1024  # of a buffer that the tensor cores of sm_90 and sm_100 read
 
 
@@ -57,7 +60,7 @@ def budget(
     return Budget(shared, shared_bytes, registers, registers_thread, columns, blocks, limits)
 
 
-def total(lines: tuple[Line, ...]) -> int:
+def total(lines: Iterable[Line]) -> int:
     return sum([amount for _, amount in lines])
 
 
@@ -74,75 +77,78 @@ def described(work: Work, dtype: str, gpu: Gpu) -> bool:
 
 
 def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tuple[Line, ...]:
-    """Shared memory of a block, in bytes."""
+    """Shared memory of a block, in bytes; lines of 0 among them."""
     kind = matrix(tile, dtype, gpu)
     size = ITEMSIZE[dtype]
     vector, larger = dim * size, 1 << dim.bit_length() - 1  # of vectors in two parts
     held, moved = tile.held * work.held * vector, tile.moved * work.moved * vector
     pair = tile.held * tile.moved * size
-    names = ("queries", "keys and values") if work.step != "key" else ("keys and values", "queries and cotangents")
-    if work.step == "query":
-        names = ("queries and cotangents", names[1])
+    stay, stream = STAY[work.step], STREAM[work.step]
     emulated = dtype == "f32" and kind != "mfma" and kind != "fma"  # three TF32 products: operands in two parts
+    stages, buffers = tile.stages, tile.stages - 1
     row = work.statistics * tile.moved * 4 if work.step == "key" else 0
-    paired = tile.held * tile.moved * _paired(work, tile, size, kind)
-    lines: list[Line] = []
-
-    def line(what: str, amount: int) -> None:
-        if amount > 0:
-            lines.append((what, amount))
-
+    paired = tile.held * tile.moved * _paired(work, tile, size, kind) if work.pairwise else 0
+    lines: list[Line]
     if kind == "wgmma":
-        line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
         late = _wide(work) * tile.moved * vector if size < 4 else 0
-        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages - late)
-        line("a tile of them in float32, in two parts", 8 * tile.moved * dim if late else 0)
-        line("row statistics, aligned", -(-row * (tile.stages - 1) // ALIGNMENT) * ALIGNMENT)
+        lines = [
+            (stay + ", in two parts", 2 * held) if emulated else (stay, held),
+            (f"{stream} x {stages} stages", moved * stages - late),
+            ("a tile of them in float32, in two parts", 8 * tile.moved * dim if late else 0),
+            ("row statistics, aligned", -(-row * buffers // ALIGNMENT) * ALIGNMENT),
+        ]
     elif kind == "tcgen05" and work.wide and size < 4:
         late = _wide(work) * tile.moved * vector if work.step == "forward" or not work.scored else 0
-        line(names[0], held)
-        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages - late)
-        line("a tile of them in float32, in two parts", 8 * tile.moved * dim)
-        line("row statistics", row * max(tile.stages - 1, 0))
-        line("barriers", 128)
+        lines = [
+            (stay, held),
+            (f"{stream} x {stages} stages", moved * stages - late),
+            ("a tile of them in float32, in two parts", 8 * tile.moved * dim),
+            ("row statistics", row * buffers),
+            ("barriers", 128),
+        ]
     elif kind == "tcgen05":
-        line(names[0], 0 if emulated else held)
-        line(f"{names[1]} x {tile.stages} stages", moved * tile.stages)
-        if tile.roles:
-            line("from role to role", 1088 if work.step == "forward" else 64)
-        if tile.stages > 1 and not emulated and not tile.roles:
+        twice = 0
+        if buffers and not emulated and not tile.roles:
             # What a second product reads transposed lives on until that product is done; of two parts the larger twice.
             # A score of several products takes the first vector's buffer one tile longer for each.
             more = max(0, work.dots - work.maps)
-            one = {"forward": 0, "query": work.keys + more, "key": work.moved + more}[work.step]
-            one *= tile.moved * size
-            line("one more of what is read twice", one * dim + (one * larger if larger < dim else 0))
-        line("row statistics", row * max(tile.stages - 1, 0))
-        line("barriers and alignment", min(ALIGNMENT, 8 * vector) if tile.stages > 1 and not emulated else 64)
+            one = {"forward": 0, "query": work.keys + more, "key": work.moved + more}[work.step] * tile.moved * size
+            twice = one * dim + (one * larger if larger < dim else 0)
+        lines = [
+            (stay, 0 if emulated else held),
+            (f"{stream} x {stages} stages", moved * stages),
+            ("from role to role", (1088 if work.step == "forward" else 64) if tile.roles else 0),
+            ("one more of what is read twice", twice),
+            ("row statistics", row * buffers),
+            ("barriers and alignment", min(ALIGNMENT, 8 * vector) if buffers and not emulated else 64),
+        ]
         if emulated and vector == 64:  # seen of the shortest vectors alone
-            line("a tile of what stays, on its way in", max(0, tile.held * vector - moved))
+            lines.append(("a tile of what stays, on its way in", max(0, tile.held * vector - moved)))
     elif kind == "mma" and described(work, dtype, gpu) and larger == dim:
         # What stays came by a descriptor, and its buffer is free when the loop begins.
-        line(f"{names[1]} x {tile.stages - 1} buffers", moved * (tile.stages - 1))
-        line("weights, between warps", pair if tile.warps > 1 and crosses_warps(tile, dim) else 0)
-        line("row statistics", row * (tile.stages - 1))
-        line("barriers", 8 * (tile.stages + 1))
+        lines = [
+            (f"{stream} x {buffers} buffers", moved * buffers),
+            ("weights, between warps", pair if tile.warps > 1 and crosses_warps(tile, dim) else 0),
+            ("row statistics", row * buffers),
+            ("barriers", 8 * (stages + 1)),
+        ]
     elif kind == "mma":
-        buffers = tile.stages - 1
-        line(names[0] + (", in two parts" if emulated else ""), held * (2 if emulated else 1))
         once, ahead = _buffered(work, tile, vector, emulated, buffers)
-        line(f"{names[1]} x {buffers} buffers", ahead)
-        line("a tile that is read in two layouts" if buffers else "what moves, a tile at a time", once)
+        lines = [
+            (stay + ", in two parts", 2 * held) if emulated else (stay, held),
+            (f"{stream} x {buffers} buffers", ahead),
+            ("a tile that is read in two layouts" if buffers else "what moves, a tile at a time", once),
+        ]
         if crosses_warps(tile, dim):
             if work.step == "forward":
-                line("weights, between warps", 0 if emulated and not buffers else pair * (2 if emulated else 1))
+                across = 0 if emulated and not buffers else pair * (2 if emulated else 1)
+                lines.append(("weights, between warps", across))
             elif not emulated:
-                line("weights, between warps", pair if buffers else max(pair, 2048 * tile.warps))
+                lines.append(("weights, between warps", pair if buffers else max(pair, 2048 * tile.warps)))
         elif not buffers and work.step != "forward":
-            line("reductions", 512 * tile.warps)
-        line("row statistics", row * buffers)
+            lines.append(("reductions", 512 * tile.warps))
+        lines.append(("row statistics", row * buffers))
     elif kind == "mfma":
-        buffers = tile.stages - 1
         single = max(tile.held, tile.moved) * larger * size
         if size == 4 or work.wide:  # float32 weights of 32 rows or more lie as the next product reads them
             across = 4 * tile.held * tile.moved if min(tile.held, tile.moved) < 32 else 0
@@ -151,31 +157,32 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
             across = pair if narrow else 0
         if work.apart and tile.moved > 32:  # masks in both layouts
             across += tile.held * tile.moved
-        across = max(across, paired)
+        across, paired = max(across, paired), 0
         if buffers == 0:
-            line("a tile of vectors, one at a time", max(single, across))
+            lines = [("a tile of vectors, one at a time", max(single, across))]
         else:
-            streamed = moved * buffers + across
-            line(f"{names[1]} x {buffers} buffers", moved * buffers)
-            line("weights, between warps", across)
-            line("a tile of vectors before the loop", max(0, single - streamed))
+            lines = [
+                (f"{stream} x {buffers} buffers", moved * buffers),
+                ("weights, between warps", across),
+                ("a tile of vectors before the loop", max(0, single - moved * buffers - across)),
+            ]
     else:
         wide = max(1, 4 // size)  # ordinary multiply-adds read float32
-        line(names[0], held * wide)
+        lines = [(stay, held * wide)]
         if size < 4:
-            line("keys, or weights", wide * max(tile.moved * vector, pair))
+            lines.append(("keys, or weights", wide * max(tile.moved * vector, pair)))
         elif work.step == "key":
-            line(names[1], moved)
-            line("weights and cotangents", 2 * pair)
+            lines += (stream, moved), ("weights and cotangents", 2 * pair)
         else:
-            line("keys", work.keys * tile.moved * vector)
-            line("weights, or values", max(pair, tile.moved * vector))
-            line("rescale", 4 * tile.held if work.step == "forward" else 0)
-    if kind != "mfma":
-        line("inputs that a pair reads", paired)
-    line("inputs that a row reads", work.streamed * tile.moved * tile.stages + 2 * work.gathered * tile.held)
+            lines += ("keys", work.keys * tile.moved * vector), ("weights, or values", max(pair, tile.moved * vector))
+            lines.append(("rescale", 4 * tile.held if work.step == "forward" else 0))
+    if paired:
+        lines.append(("inputs that a pair reads", paired))
+    if work.streamed or work.gathered:
+        rows = work.streamed * tile.moved * stages + 2 * work.gathered * tile.held
+        lines.append(("inputs that a row reads", rows))
     if work.stored and kind in ("mma", "wgmma"):
-        line("what is stored, on its way out", _stored(work, tile, dim) - total(tuple(lines)))
+        lines.append(("what is stored, on its way out", max(0, _stored(work, tile, dim) - total(lines))))
     return tuple(lines)
 
 
@@ -188,8 +195,6 @@ def _paired(work: Work, tile: Tile, size: int, kind: str) -> int:
         copied, through = copied + work.begun, work.paired
     if tile.stages == 1 or kind == "mfma":
         copied, through = 0, max(through, copied)
-    if not through and not copied:
-        return 0
     if through and (work.step == "forward" or kind == "tcgen05"):
         through = max(through, 4)
     strips = 4 if work.strips > 0 and work.step == "query" else 0
@@ -237,7 +242,7 @@ def crosses_warps(tile: Tile, dim: int) -> bool:
 
 
 def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tuple[Line, ...]:
-    """Registers of a thread, of 32 bits."""
+    """Registers of a thread, of 32 bits; lines of 0 among them."""
     kind = matrix(tile, dtype, gpu)
     threads = tile.warps * gpu.warp
     size = ITEMSIZE[dtype]
@@ -249,7 +254,7 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tu
     operands = 0
     if kind in ("mma", "mfma") and work.step == "forward":
         operands = work.queries * tile.held * dim * size // (4 * threads)
-    lines = (
+    return (
         ("sums", totals),
         ("scores" if work.step == "forward" else "scores and cotangents", work.scores * pairs * wide // threads),
         ("weights", pairs * (4 if work.step == "forward" else size) // (4 * threads)),
@@ -257,7 +262,6 @@ def register_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tu
         ("addresses, indices, fragments", OVERHEAD[work.step]),
         *_more(work, tile, dim, gpu, kind),
     )
-    return tuple([line for line in lines if line[1]])
 
 
 def more_registers(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> int:
@@ -276,8 +280,12 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
     strips = work.strips if work.step == "query" else 0
     if work.asked or work.added or strips:
         match kind, work.step:
+            case "tcgen05", "forward":
+                each = work.asked + 4 * work.added
+            case "tcgen05", "query":
+                each = work.asked + max(strips, 9 if work.added else 0)
             case "tcgen05", _:
-                each = work.asked + strips
+                each = work.asked + 7 * work.added
             case _, "forward":
                 each = (4 + 2 * work.asked if work.asked else 0) + 2 * work.added
             case _, "query":

@@ -99,9 +99,12 @@ class Work:
     def plain(self) -> bool:
         """Whether the kernel has the structure that the calibration compiled: one query, key, value and weight."""
         single = self.queries == self.keys == self.maps == self.dots == 1
-        return single and not (
-            self.wide or self.strips or self.streamed or self.gathered or self.paired or self.copied or self.begun
-        )
+        return single and not (self.wide or self.strips or self.streamed or self.gathered or self.pairwise)
+
+    @cached_property
+    def pairwise(self) -> bool:
+        """Whether a pair reads inputs of its own."""
+        return bool(self.paired or self.copied or self.begun)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -421,6 +421,10 @@ def test_a_limited_kernel_that_spills_is_not_taken(monkeypatch: pytest.MonkeyPat
         ("moba", "sm_80", Tile("key", 128, 32, 8, 3)),
         ("bigbird", "sm_80", Tile("key", 128, 64, 8, 3)),
         ("native_sparse", "sm_100", Tile("forward", 128, 64, 4, 3)),
+        ("swin", "sm_100", Tile("forward", 128, 64, 4, 2)),
+        ("swin", "sm_100", Tile("query", 128, 32, 4, 3)),
+        ("pair_bias", "sm_100", Tile("key", 128, 32, 4, 3)),
+        ("t5_bias", "sm_100", Tile("query", 128, 32, 4, 2)),
     ],
 )
 def test_kernels_of_other_kinds_leave_tiles_that_they_spill_in(name: str, target: str, tile: Tile) -> None:
