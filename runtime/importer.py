@@ -58,5 +58,8 @@ class SpecLoader(Loader):
             return op
 
         module.__dict__.update(
-            __spec_text__=source.text, __all__=names, __getattr__=attribute, __dir__=lambda: [*module.__dict__, *names]
+            __spec_text__=source.text,
+            __all__=names,
+            __getattr__=attribute,
+            __dir__=lambda: sorted({*module.__dict__, *names}),
         )

@@ -161,15 +161,20 @@ class Op:
         **inputs: Tensor | int | float | bool,
     ) -> Any:
         """The dense definition, differentiable. ``dtype=torch.float64`` computes and returns in float64;
-        ``check`` raises IndexError where a live pair reads outside an input."""
-        return self._reference(vectors, inputs, q_offset, kv_offset, dtype=dtype, check=check)
+        ``check`` raises IndexError where a live pair reads outside an input. An input of the spec that is called
+        ``dtype`` or ``check`` has that name to itself."""
+        options: dict[str, Any] = {"dtype": dtype, "check": check}
+        for item in self.construct.inputs:
+            if item.name in options:
+                inputs[item.name] = options.pop(item.name)
+        return self._reference(vectors, inputs, q_offset, kv_offset, **options)
 
     def _reference(
         self,
         vectors: tuple[Tensor, ...],
         inputs: Mapping[str, Tensor | int | float | bool],
-        q_offset: int | Tensor | None,
-        kv_offset: int,
+        q_offset: int | Tensor | None = None,
+        kv_offset: int = 0,
         *,
         dtype: torch.dtype | None = None,
         check: bool = False,

@@ -139,7 +139,7 @@ def outcome(call: Call, backend: str, *, step: float = 0.0, dtype: torch.dtype =
     and down by turns), as ``d_name``. ``dtype``: that the reference computes in."""
     vectors, inputs, leaves = _leaves(call)
     if backend == "reference":
-        made = call.op.reference(*vectors.values(), **inputs, **call.options, dtype=dtype)
+        made = call.op._reference(tuple(vectors.values()), inputs, **call.options, dtype=dtype)
     else:
         made = call.op(*vectors.values(), **inputs, **call.options, backend=backend)
     results: dict[str, Tensor] = {"out": made} if isinstance(made, Tensor) else made._asdict()

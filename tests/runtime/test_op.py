@@ -23,6 +23,7 @@ import attnc
 import attnc.importer
 from attnc import SpecError
 from attnc.runtime.device import present
+from attnc.testing.call import check, make
 from attnc.testing.tolerance import assert_close
 
 ALIBI = """attention alibi {
@@ -131,6 +132,15 @@ def test_load_reads_files_and_chooses_by_name(tmp_path: Path) -> None:
         attnc.load(tmp_path / "none.attn")
     with pytest.raises(TypeError, match="loads takes a spec's text, not bytes; load takes a path"):
         attnc.loads(b"attention")  # type: ignore[arg-type]
+
+
+def test_inputs_may_be_called_dtype_and_check() -> None:
+    op = attnc.loads("attention a { input dtype: f32 input check: f32 score dot(q, k) * dtype + check normalize relu }")
+    given = {"dtype": 2.0, "check": -0.5}
+    expected = op(*_qkv(), **given, backend="reference")
+    torch.testing.assert_close(op.reference(*_qkv(), **given), expected)
+    torch.testing.assert_close(op(*_qkv(), **given, backend="eager"), expected)
+    check(make(op, {"B": 1, "H": 2, "G": 1, "N": 4, "M": 5, "D": 4, "E": 4}, inputs=given), "eager", torch.float32)
 
 
 def test_params_may_be_called_path_and_text() -> None:
@@ -266,6 +276,7 @@ def test_specs_import_like_modules(specs: Path) -> None:
     assert alone.alibi == attnc.load(specs / "alone.attn", "alibi") and alone.alibi is alone.alibi
     assert alone.__spec_text__ == ALIBI and alone.__file__ == str(specs / "alone.attn")
     assert two.__all__ == ["one", "two"] and {"one", "two"} <= set(dir(two))
+    assert two.one.name == "one" and dir(two).count("one") == 1
     assert two.two.name == "two"
     with pytest.raises(AttributeError, match="no construct 'three': one, two"):
         _ = two.three
