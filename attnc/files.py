@@ -69,8 +69,9 @@ def write(path: str, content: bytes) -> None:
 def write_folder(path: str, files: Mapping[str, bytes]) -> None:
     """Put a folder of files in place in one step. ``path`` is not there yet, or an empty folder."""
     target = os.path.realpath(path)
-    temporary = tempfile.mkdtemp(prefix=f"{os.path.basename(target)}.", suffix=".tmp", dir=os.path.dirname(target))
+    temporary = None
     try:
+        temporary = tempfile.mkdtemp(prefix=f"{os.path.basename(target)}.", suffix=".tmp", dir=os.path.dirname(target))
         for name, content in files.items():
             Path(temporary, name).write_bytes(content)
         mask = os.umask(0)
@@ -78,7 +79,8 @@ def write_folder(path: str, files: Mapping[str, bytes]) -> None:
         os.chmod(temporary, 0o777 & ~mask)  # as a folder made here has it; mkdtemp's is the owner's alone
         os.replace(temporary, target)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             error.filename = path
         raise

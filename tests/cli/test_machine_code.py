@@ -115,3 +115,6 @@ def test_a_folder_is_written_whole_or_not_at_all(folder: Path) -> None:
     with pytest.raises(OSError):  # not empty: nothing is lost
         write_folder("out", {"b": b"2"})
     assert os.listdir("out") == ["a"] and sorted(os.listdir(folder)) == ["local.attn", "out"]
+    with pytest.raises(FileNotFoundError) as caught:
+        write_folder("none/out", {"a": b"1"})
+    assert caught.value.filename == "none/out"
