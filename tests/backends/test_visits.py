@@ -225,6 +225,20 @@ def test_lists_are_exact_in_both_directions(mask: str, tile: tuple[int, int]) ->
                 )
 
 
+@pytest.mark.parametrize(("block", "n"), [(16, 64), (48, 64), (128, 64), (64, 48), (64, 1), (1, 64), (7, 5)])
+def test_a_tile_has_as_many_slots_as_it_can_touch_blocks(block: int, n: int) -> None:
+    """Neither fewer, which would lose pairs, nor more, which the host would sort on every call."""
+    op = attnc.loads(f"attention spec {{ {S}mask random(3, block = 64, seed = 0)  normalize softmax }}")
+    most = op._function.__globals__["_most_cells"]
+
+    def touched(first: int) -> int:
+        return (first + block - 1) // n - first // n + 1
+
+    for shift in (0, 1, 16, 100, -64, -3):
+        assert most(block, n, shift) == max(touched(tile * block + shift) for tile in range(n))
+    assert most(block, n, None) == max(touched(first) for first in range(n))
+
+
 def test_compiled_and_exported() -> None:
     op = attnc.loads(
         f"attention spec {{ input ids: i32[B, M]  {S}mask document(ids) or random(1, block = 64, seed = 0)  "

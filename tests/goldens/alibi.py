@@ -704,7 +704,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef element out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -797,7 +797,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef element out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -937,7 +937,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef element out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};

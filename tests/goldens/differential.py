@@ -797,7 +797,7 @@ struct Map_pos {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q1};
@@ -885,7 +885,7 @@ struct Map_pos {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q1};
@@ -1018,7 +1018,7 @@ struct Map_pos {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q1};
@@ -1182,7 +1182,7 @@ struct Map_neg {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q2};
@@ -1270,7 +1270,7 @@ struct Map_neg {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q2};
@@ -1403,7 +1403,7 @@ struct Map_neg {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q2};

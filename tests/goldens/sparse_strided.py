@@ -812,7 +812,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -904,7 +904,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -1044,7 +1044,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -1208,7 +1208,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -1297,7 +1297,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
@@ -1434,7 +1434,7 @@ struct Map_out {
   static constexpr int QUERY_DIMS = ATTNC_D, E = ATTNC_E;
   static constexpr bool EXPONENTIAL = true, PLAIN = true, FUSED = true, LIGHT = true;
   static constexpr bool ROWMAX = false, RAW = false, ENTROPY = false;
-  static constexpr bool ZEROED = false, COPIES = ATTNC_EL == 1 || ATTNC_EL == 2;
+  static constexpr bool ZEROED = false;
   typedef real out;
   INLINE Token query(const Args& a, int n) {
     const Token all[] = {a.at_q};
