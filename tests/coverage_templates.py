@@ -44,6 +44,16 @@ RARE = (
     "normalize weight(s) = exp(s) divisor(t) = max(t, exp(x * x * x))",
     "input on: bool[B, N]  score dot(q, k)  mask on[b, i] and causal  normalize softmax",
     "input low: f32[B, H, N]  score dot(q, k)  normalize weight(s) = exp(s) divisor(t) = max(t, exp(low[b, h, i] - 1))",
+    "score softplus(dot(q, k)) + log1p(dot(q, k) ** 2)  normalize softmax1  emit lse, total, entropy",
+    "score dot(q, k)  normalize sigmoid  emit total",
+    "score dot(q, k)  mask window(3) or strided(4)  normalize softmax1",
+    "input e: f32[H]  score dot(q, k) + e[h] * j  mask window(3) or strided(4)  normalize softmax",
+    "input ids: i32[B, M]  input bias: f32[H, N, M]  score dot(q, k) + bias[h, i, j]  mask document(ids)  "
+    "normalize softmax",
+    "score dot(rmsnorm(q), k)  normalize softmax  emit colsum",
+    "branch x { score dot(q, k)  normalize softmax1 }  branch y { score tanh(dot(q, k))  normalize softmax1 }  "
+    "output x + y",
+    "score dot(q, k)  mask j < 70 or (j > 80 and causal)  normalize softmax",
 )
 
 Branch = tuple[str, int, str]  # template, line, what of it

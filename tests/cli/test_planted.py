@@ -13,9 +13,11 @@ import pytest
 from jinja2 import Environment
 
 from attnc.codegen.environment import environment
-from tests.coverage_templates import Coverage
+from attnc.testing.call import check
+from attnc.testing.kernels import Request, arguments
+from tests.coverage_templates import RARE, Coverage
 from tests.execution_marks import executed, stripped
-from tests.execution_templates import Marking
+from tests.execution_templates import SEED, Job, Marking, kernels
 from tests.planted import MUTATIONS, Mutation, fuzzed, planted
 
 
@@ -110,3 +112,10 @@ def test_counting_changes_nothing_of_a_module() -> None:
     name = "prepass_helpers.py.j2"
     assert counted.environment.get_template(name).render(values) == made.get_template(name).render(values)
     assert any(count for (template, _, _), count in counted.hits.items() if template == name)
+
+
+@pytest.mark.parametrize("number", range(len(RARE)))
+def test_what_renders_rare_branches_equals_the_reference(number: int) -> None:
+    made = kernels(Job(f"rare{number}"))
+    request = Request(B=1, G=1, H=made.heads or 2, N=40, M=90, q_offset=50, seed=SEED)
+    check(arguments(made, request), "eager", made.dtype)
