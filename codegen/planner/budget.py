@@ -283,7 +283,7 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
             case "tcgen05", "forward":
                 each = work.asked + 4 * work.added
             case "tcgen05", "query":
-                each = work.asked + max(strips, 9 if work.added else 0)
+                each = work.asked + max(strips, 4 + 5 * work.added if work.added else 0)
             case "tcgen05", _:
                 each = work.asked + 7 * work.added
             case _, "forward":
@@ -292,7 +292,8 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
                 each = 2 + 2 * (work.asked + work.added + strips)
             case _:
                 each = 0 if kind == "wgmma" else 6
-        lines += (("inputs that a pair reads", each * pairs),)
+        longer = (dim - 64) // 2 if kind == "mma" and work.step == "query" and 64 < dim <= 128 else 0
+        lines += (("inputs that a pair reads", each * pairs + longer),)
     return lines
 
 

@@ -172,7 +172,8 @@ def fault(
         return Refusal(tile, gpu, "columns of tensor memory", columns, gpu.tensor_columns)
     if seen is not None and seen.stack is not None:
         if seen.hot:
-            return Refusal(tile, gpu, "spills", spill=seen.stack)
+            more = 0 if known else more_registers(work, tile, dtype, dim, gpu)
+            return Refusal(tile, gpu, "spills", spill=seen.stack + 4 * more)
         if known:
             return None
     needed = total(registers or register_lines(work, tile, dtype, dim, gpu))
