@@ -188,6 +188,7 @@ def _mixed(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     B, H, N, _ = query.shape
     G = value.shape[1]
     given = cotangents({"out": expected["out"]})["out"]
+    value = value[..., : given.shape[3]]  # it may be the first dims of a longer vector
     keyed = value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1)
     mixed = float((given.square() @ keyed.square().mT).max().sqrt()) if value.numel() else 0.0
     roles = {item.name: item.role for item in call.op.construct.vectors}
