@@ -74,13 +74,15 @@ def prologue(program: Program, naming: Naming) -> Prologue:
         size = size_text(token.dim) if token.dim is not None else "1"
         shape = f"B, {count}, {size_text(token.length)}, {size}"
         ident = naming.tensor(token.name)
+        if token.dim is not None:
+            helpers.add("by_rows")
         plain_repeat = token.dim is None and token.side is Side.KEY and heads == "G"
 
         def finish(
             text: Text, shape: str = shape, scalar: bool = token.dim is None, repeat: bool = plain_repeat
         ) -> str:
             inner = f"_repeat({text.text}, H)" if repeat else text.within(7)
-            return f"{inner}.expand({shape})" + (".squeeze(-1)" if scalar else "")
+            return f"{inner}.expand({shape}).squeeze(-1)" if scalar else f"_by_rows({inner}.expand({shape}))"
 
         made = printer.block({ident: root}, (ALL,), finish={ident: finish})
         lines += made.lines[0]
