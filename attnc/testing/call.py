@@ -158,9 +158,10 @@ def outcome(call: Call, backend: str, *, step: float = 0.0, dtype: torch.dtype =
     return found | {f"d_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
 
 
-def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
+def terms(call: Call, expected: Mapping[str, Tensor], *, computed: float = 1.0) -> dict[str, float]:
     """The size of the terms whose sum each result is, where they cancel: what it moves by, a relative step of the
-    arguments, measured on the reference in float64; for gradients also by the rounding of ``out`` (``rounded_out``).
+    arguments, measured on the reference in float64; for gradients also by the rounding of what the forward keeps
+    (``rounded``). ``computed``: a rounding of the dtype computed in, in roundings of the vectors' dtype.
     In a row of few keys the cotangents of the weights cancel for any arguments, g = p (dp - <d out, out>),
     dp = <d out, v>: gradients have terms of the size of sqrt(sum (d out v) ** 2) a row at least."""
     step = 2.0**-24
@@ -175,7 +176,7 @@ def terms(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
         if name.endswith("entropy"):  # p ln p of a weight near 1 is the rounding of that weight
             found[name] = max(found[name], 1.0)
     if expected["out"].numel() and any(name.startswith("d_") for name in expected):
-        for name, size in rounded_out(call).items():
+        for name, size in rounded(call, computed).items():
             found[name] = max(found[name], size)
         for name, size in _mixed(call, expected).items():
             found[name] = max(found[name], size)
@@ -188,7 +189,7 @@ def _mixed(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     B, H, N, _ = query.shape
     G = value.shape[1]
     given = cotangents({"out": expected["out"]})["out"]
-    value = value[..., : given.shape[3]]  # it may be the first dims of a longer vector
+    value = value.detach()[..., : given.shape[3]]  # it may be the first dims of a longer vector
     keyed = value.nan_to_num(0, 0, 0).repeat_interleave(H // G, 1)
     mixed = float((given.square() @ keyed.square().mT).max().sqrt()) if value.numel() else 0.0
     roles = {item.name: item.role for item in call.op.construct.vectors}
@@ -197,13 +198,16 @@ def _mixed(call: Call, expected: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: mixed * rows.get(roles.get(name[2:], ""), B * H * N) ** 0.5 for name in gradients}
 
 
-def rounded_out(call: Call) -> dict[str, float]:
-    """How far gradients move by a rounding of ``out``, each element on its own by a relative step, over the step.
+def rounded(call: Call, computed: float) -> dict[str, float]:
+    """How far gradients move by a rounding of what the forward keeps, ``out`` and lse, each element on its own by a
+    relative step, over the step; lse's is ``computed`` of it.
 
     Backward passes take what the divisor sends back, delta = sum(d out * out) a row, from the stored output (as
     FlashAttention does). An error e of delta is a cotangent e of the divisor's logarithm: gradients move by e times its
     gradient, where sum(g) = 0 over a row's keys no longer holds. Here e = sqrt(sum((d out * out)^2)), the standard
-    deviation for independent roundings, with random signs a row; the root mean square of four draws."""
+    deviation for independent roundings, with random signs a row; the root mean square of four draws.
+    Weights are exp(score - lse) again: an error e of lse, |lse| a step, is one of e in every weight of the row, and so
+    in all that the row's cotangent gives (scores of -2e5, of equal tokens in Reformer: a weight of 0.5 is 0.497)."""
     from attnc.runtime.reference import branches
 
     vectors, inputs, leaves = _leaves(call)
@@ -211,20 +215,27 @@ def rounded_out(call: Call) -> dict[str, float]:
     if not out.requires_grad:
         return {}
     given = torch.where(out.isfinite(), cotangents({"out": out})["out"], 0)
-    outs = [x.out for x in maps.values()]
+    outs = [item.out for item in maps.values()]
     sent = torch.autograd.grad(out, outs, given, retain_graph=True, materialize_grads=True)
-    errors = [(d * x).square().sum(-1).sqrt().detach() for d, x in zip(sent, outs, strict=True)]
-    pairs = [(x.lse, error) for x, error in zip(maps.values(), errors, strict=True) if x.lse.requires_grad]
+    pairs = []  # what a row's error acts on, and the error
+    for d, item in zip(sent, maps.values(), strict=True):
+        if item.lse.requires_grad:
+            pairs.append((item.lse, (d * item.out).square().sum(-1).sqrt().detach()))
+        if item.out.requires_grad:
+            pairs.append((item.out, d * item.lse.detach().nan_to_num(0, 0, 0).unsqueeze(-1) * computed))
     if not pairs:
         return {}
     squares = {name: torch.zeros_like(x) for name, x in leaves.items()}
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
-        signs = [torch.randint(0, 2, error.shape, generator=generator) * 2.0 - 1 for _, error in pairs]
+        signs = [torch.randint(0, 2, error.shape[:3], generator=generator) * 2.0 - 1 for _, error in pairs]
         moved = torch.autograd.grad(
             [x for x, _ in pairs],
             list(leaves.values()),
-            [torch.where(x.isfinite(), error * sign, 0) for (x, error), sign in zip(pairs, signs, strict=True)],
+            [
+                torch.where(x.isfinite(), error * sign.view(*sign.shape, *(1,) * (x.dim() - 3)), 0)
+                for (x, error), sign in zip(pairs, signs, strict=True)
+            ],
             retain_graph=True,
             materialize_grads=True,
         )
@@ -302,7 +313,8 @@ def compare(call: Call, actual: Mapping[str, Tensor], *, what: str = "") -> None
         try:
             assert_close(found, x, **settings)
         except AssertionError:  # terms that cancel are measured where it matters: that is ten references
-            sizes = sizes or terms(exact, expected)
+            kept = torch.finfo(COMPUTED.get(call.dtype, torch.float32)).eps / torch.finfo(call.dtype).eps
+            sizes = sizes or terms(exact, expected, computed=kept)
             assert_close(found, x, **settings, terms=sizes[name])
 
 
