@@ -67,6 +67,8 @@ def prologue(program: Program, naming: Naming) -> Prologue:
                     helpers.add(fn)
                 case Concat():
                     helpers.add("concat")
+                case Sliced():
+                    helpers.add("part")
                 case _:
                     pass
         printer = TorchPrinter(leaves, names, tensors)

@@ -29,6 +29,7 @@ from attnc.dsl.ir import (
     Sliced,
     Symbol,
     Table,
+    Vector,
     children,
     postorder,
 )
@@ -272,8 +273,9 @@ class TorchPrinter(Printer):
                 return Text(text=f"_rmsnorm({', '.join(texts)})")
             case Concat():
                 return Text(text=f"_concat({', '.join(texts)})")
-            case Sliced():
-                return Text(text=f"{args[0].within(ATOM)}[..., {texts[1]}:{texts[2]}]")
+            case Sliced(operand=operand):
+                name = operand.name if isinstance(operand, Vector) else "a vector"
+                return Text(text=f"_part({name!r}, {', '.join(texts)})")
             case _:
                 return super().other(node, args)
 

@@ -162,7 +162,11 @@ def _value(node: Expr, scope: Scope, domain: Domain, known: Mapping[Expr, Tensor
             lead = broadcast_shape(*(part.shape[:-1] for part in found))
             return torch.cat([part.expand(*lead, part.shape[-1]) for part in found], dim=-1)
         case Sliced(operand=operand, start=start, stop=stop):
-            return known[operand][..., int(known[start]) : int(known[stop])]
+            x, low, high = known[operand], int(known[start]), int(known[stop])
+            if not 0 <= low < high <= x.shape[-1]:
+                name = operand.name if isinstance(operand, Vector) else "a vector"
+                raise ValueError(f"{name}[{low}:{high}]: the vector's dim is {x.shape[-1]}")
+            return x[..., low:high]
         case ParamRef() | ParamElement():
             raise ValueError(f"the param {node.name} was not specialized")
         case Symbol() | Vector():

@@ -217,3 +217,13 @@ def test_one_offset_for_all_batches(backend: str) -> None:
     expected = op.reference(q, k, k, q_offset=4)
     for offset in (torch.tensor(4), torch.tensor([4]), torch.tensor([4, 90, 4, 90, 4, 90])[::2]):
         torch.testing.assert_close(op(q, k, k, q_offset=offset, backend=backend), expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "native", "reference"])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_a_part_beyond_the_vector(backend: str, dim: int) -> None:
+    op = attnc.loads("attention latent { query q key row value c = row[:7] score dot(q, row) normalize softmax }")
+    q, row = torch.randn(1, 2, 3, dim), torch.randn(1, 1, 4, dim)
+    with pytest.raises(ValueError, match=re.escape(f"row[0:7]: the vector's dim is {dim}")):
+        op(q, row, backend=backend)
+    assert op(torch.randn(1, 2, 3, 9), torch.randn(1, 1, 4, 9), backend=backend).shape == (1, 2, 3, 7)
