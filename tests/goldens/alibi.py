@@ -1703,16 +1703,17 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
     b, h = _grid(B, 0, device), _grid(H, 1, device)
     cols = _grid(M, 3, device)
     j = cols + kv_offset
-    d_q = torch.empty(q.shape, device=device, dtype=q.dtype)
-    d_k = torch.empty(k.shape, device=device, dtype=k.dtype)
-    d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q = (torch.empty if N * M > 0 else torch.zeros)(q.shape, device=device, dtype=q.dtype)
+    d_k = (torch.empty if N * M > 0 else torch.zeros)(k.shape, device=device, dtype=k.dtype)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
     d_slope_sum = torch.zeros(slope.shape, device=device, dtype=acc)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     d_slope_0 = torch.zeros(B, H, N, device=device, dtype=acc)
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q, v)
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -1728,7 +1729,7 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
             num_warps=warps, num_stages=stages, **_limit(registers),
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q, v)
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _out_key_kernel[(-(-M // block_n) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),

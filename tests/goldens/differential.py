@@ -2551,14 +2551,15 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
-    d_q1 = torch.empty(q1.shape, device=device, dtype=q1.dtype)
-    d_k1 = torch.empty(k1.shape, device=device, dtype=k1.dtype)
-    d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q1 = (torch.empty if N * M > 0 else torch.zeros)(q1.shape, device=device, dtype=q1.dtype)
+    d_k1 = (torch.empty if N * M > 0 else torch.zeros)(k1.shape, device=device, dtype=k1.dtype)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q1, v)
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _pos_query_kernel[(-(-N // block_m) * B * H,)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
@@ -2572,7 +2573,7 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             num_warps=warps, num_stages=stages, **_limit(registers),
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q1, v)
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _pos_key_kernel[(-(-M // block_n) * B * G,)](
             q1, q1.stride(0), q1.stride(1), q1.stride(2),
             k1, k1.stride(0), k1.stride(1), k1.stride(2),
@@ -2716,14 +2717,15 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
-    d_q2 = torch.empty(q2.shape, device=device, dtype=q2.dtype)
-    d_k2 = torch.empty(k2.shape, device=device, dtype=k2.dtype)
-    d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q2 = (torch.empty if N * M > 0 else torch.zeros)(q2.shape, device=device, dtype=q2.dtype)
+    d_k2 = (torch.empty if N * M > 0 else torch.zeros)(k2.shape, device=device, dtype=k2.dtype)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q2, v)
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _neg_query_kernel[(-(-N // block_m) * B * H,)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),
@@ -2737,7 +2739,7 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
             num_warps=warps, num_stages=stages, **_limit(registers),
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q2, v)
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _neg_key_kernel[(-(-M // block_n) * B * G,)](
             q2, q2.stride(0), q2.stride(1), q2.stride(2),
             k2, k2.stride(0), k2.stride(1), k2.stride(2),

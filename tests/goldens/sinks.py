@@ -1678,14 +1678,15 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
-    d_q = torch.empty(q.shape, device=device, dtype=q.dtype)
-    d_k = torch.empty(k.shape, device=device, dtype=k.dtype)
-    d_v = torch.empty(v.shape, device=device, dtype=v.dtype)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q = (torch.empty if N * M > 0 else torch.zeros)(q.shape, device=device, dtype=q.dtype)
+    d_k = (torch.empty if N * M > 0 else torch.zeros)(k.shape, device=device, dtype=k.dtype)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     shift = torch.where(shift == -math.inf, 0.0, shift * math.log2(math.e))
     block_m, block_n, warps, stages, registers, roles = _tile("query", q, v)
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _out_query_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -1700,7 +1701,7 @@ def _out_backward_triton(q, k, v, sink_logit, q_offsets, B, H, N, q_offset, kv_o
             num_warps=warps, num_stages=stages, **_limit(registers),
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q, v)
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _out_key_kernel[(-(-M // block_n) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),

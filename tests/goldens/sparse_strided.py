@@ -2641,14 +2641,15 @@ def _out_part0_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
-    d_q = torch.empty(q.shape, device=device, dtype=acc)
-    d_k = torch.empty(k.shape, device=device, dtype=acc)
-    d_v = torch.empty(v.shape, device=device, dtype=acc)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q = (torch.empty if N * M > 0 else torch.zeros)(q.shape, device=device, dtype=acc)
+    d_k = (torch.empty if N * M > 0 else torch.zeros)(k.shape, device=device, dtype=acc)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=acc)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q, v)
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _out_part0_query_kernel[(-(-N // block_m) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -2662,7 +2663,7 @@ def _out_part0_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
             num_warps=warps, num_stages=stages, **_limit(registers),
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q, v)
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _out_part0_key_kernel[(-(-M // block_n) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -2710,15 +2711,16 @@ def _out_part1_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
     acc = _accumulator(v)
     G, M, E = v.shape[1:]
     device = v.device
-    d_q = torch.empty(q.shape, device=device, dtype=acc)
-    d_k = torch.empty(k.shape, device=device, dtype=acc)
-    d_v = torch.empty(v.shape, device=device, dtype=acc)
+    # Where there is no pair there is no gradient, and a factor of the scores may be infinite (1 / M).
+    d_q = (torch.empty if N * M > 0 else torch.zeros)(q.shape, device=device, dtype=acc)
+    d_k = (torch.empty if N * M > 0 else torch.zeros)(k.shape, device=device, dtype=acc)
+    d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=acc)
     do = do.to(v.dtype)
     do = do if do.stride(3) == 1 else do.contiguous()
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q, v)
     block_m, block_n = min(block_m, _padded(-(-N // 128))), min(block_n, _padded(-(-M // 128)))
-    if B * H * N > 0:
+    if B * H * N * M > 0:
         _out_part1_query_kernel[(-(-N // (128 * block_m)) * min(128, N) * B * H,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
@@ -2733,7 +2735,7 @@ def _out_part1_backward_triton(q, k, v, q_offsets, B, H, N, q_offset, kv_offset,
         )
     block_m, block_n, warps, stages, registers, roles = _tile("key", q, v)
     block_m, block_n = min(block_m, _padded(-(-N // 128))), min(block_n, _padded(-(-M // 128)))
-    if B * G * M > 0:
+    if B * G * N * M > 0:
         _out_part1_key_kernel[(-(-M // (128 * block_n)) * min(128, M) * B * G,)](
             q, q.stride(0), q.stride(1), q.stride(2),
             k, k.stride(0), k.stride(1), k.stride(2),
