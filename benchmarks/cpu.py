@@ -208,9 +208,9 @@ def call(op: Op, shape: Mapping[str, int], dtype: str, backend: str, **inputs: A
 
 def line(label: str, make: Callable[[], str]) -> None:
     try:
-        print(f"{label:64}{make()}", flush=True)
+        print(f"{label:72}{make()}", flush=True)
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        print(f"{label:64}-  {str(error).strip().splitlines()[0]}", flush=True)
+        print(f"{label:72}-  {str(error).strip().splitlines()[0]}", flush=True)
 
 
 def limits(backend: str, seconds: float, quick: bool) -> None:
