@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; argparse itself exits with 2 where it understands nothing."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if sys.stderr is None:  # closed, as by `2>&-`
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for all that the process prints
     if sys.stdout is None:
         print("attnc: standard output is closed", file=sys.stderr)
         return USAGE

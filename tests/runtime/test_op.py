@@ -131,7 +131,7 @@ def test_load_reads_files_and_chooses_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         attnc.load(tmp_path / "none.attn")
     with pytest.raises(TypeError, match="loads takes a spec's text, not bytes; load takes a path"):
-        attnc.loads(b"attention")  # type: ignore[arg-type]
+        attnc.loads(b"attention")  # type: ignore[arg-type]  # bytes, for the test
 
 
 def test_inputs_may_be_called_dtype_and_check() -> None:
