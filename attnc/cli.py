@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
@@ -92,6 +94,13 @@ def _size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"`{text}` is no positive integer")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"`{text}` is no positive number of seconds")
 
 
 def _tile(text: str) -> tuple[int, int]:
@@ -216,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--input", action="append", default=[], metavar="NAME=JSON", help="an input; floats are drawn else"
     )
-    bench.add_argument("--seconds", type=float, default=1.0, help="at each length (1)")
+    bench.add_argument("--seconds", type=_seconds, default=1.0, help="at each length (1)")
     bench.add_argument("--png", metavar="FILE", help="also draw the times over the lengths")
 
     does = "Draw calls of a spec, compare results and gradients with the reference, make one that fails smaller."
@@ -230,8 +239,8 @@ def _parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--kernels", type=_size, default=8, help="combinations of params, dtype and dims (8)")
     fuzz.add_argument("--dtype", default="f32,bf16,f16,f64", help="of the vectors, a list (f32,bf16,f16,f64)")
     fuzz.add_argument("--seed", type=int, default=0, help="the same calls for the same seed (0)")
-    fuzz.add_argument("--seconds", type=float, help="stop by then")
-    fuzz.add_argument("--limit", type=float, default=600, help="seconds a call may take, compiling included (600)")
+    fuzz.add_argument("--seconds", type=_seconds, help="stop by then")
+    fuzz.add_argument("--limit", type=_seconds, default=600, help="seconds a call may take, compiling included (600)")
     fuzz.add_argument("--save", metavar="DIR", help="keep what fails there, a file each")
     fuzz.add_argument("--replay", metavar="PATH", help="make the calls of --format json, or --save, again")
     fuzz.add_argument("--format", choices=("full", "json"), default="full", help="of what was found")

@@ -34,11 +34,14 @@ def _below(directory: str) -> Iterator[str]:
         yield from (os.path.normpath(os.path.join(folder, name)) for name in sorted(names) if name.endswith(".attn"))
 
 
-def read(path: str) -> bytes:
-    """A file's bytes, or standard input's for ``-``."""
+def read(path: str, most: int = -1) -> bytes:
+    """A file's bytes, or standard input's for ``-``; no more than ``most``, unless that is negative."""
     if path == STANDARD_INPUT and sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed", path)
-    return sys.stdin.buffer.read() if path == STANDARD_INPUT else Path(path).read_bytes()
+    if path == STANDARD_INPUT:
+        return sys.stdin.buffer.read(most)
+    with open(path, "rb") as stream:
+        return stream.read(most)
 
 
 def write(path: str, content: bytes) -> None:

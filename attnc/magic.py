@@ -40,7 +40,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
             names = [word for word in words if "=" not in word]
             if not names:
                 names = [construct.name.text for construct in parse(Source(name="<text>", text=cell)).constructs]
-            ops = {name: loads(cell, name, **params) for name in names}
+            ops = {name: loads(cell, name, params=params) for name in names}
         except (SpecError, Refused, ValueError) as error:
             raise UsageError(str(error)) from None
         shell.push(ops)

@@ -37,9 +37,9 @@ class Inputs:
     content: bytes = field(default=b"", repr=False)
 
     def source(self, path: str) -> Source:
-        from attnc.dsl.parse import read_source
+        from attnc.dsl.source import LARGEST_FILE, read_source
 
-        self.path, self.content = path, read(path)
+        self.path, self.content = path, read(path, LARGEST_FILE + 1)
         return read_source(path, self.content)
 
 

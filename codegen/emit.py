@@ -23,8 +23,11 @@ from attnc.codegen.native.texts import ELEMENTS
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
 from attnc.codegen.program import DrawnTable, Group, ListedTable, Program
+from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
+
+MOST_ARGUMENTS = 64  # of an operator of PyTorch's dispatcher (c10's max_args)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,6 +251,18 @@ def _op_group(program: Program, group: Group, naming: Naming, digest: str, gpu: 
         for item in base.maps
         for name in (*item.saved, *(f"{word}{item.tag}" for word in ("out", "do", "d_lse", "d_total")))
     ]
+    # The backward's, as op.py.j2 writes them: with q_offsets before, `needs` and the backend behind.
+    count = len(base.tensor_arguments) + 1 + len(numbers) + len(backward) + 2
+    if count > MOST_ARGUMENTS:
+        fault = Diagnostic(
+            code="A505",
+            message=f"an operator of PyTorch takes at most {MOST_ARGUMENTS} arguments, and the gradient of "
+            f"`{attention.name}` needs {count}",
+            span=attention.span,
+            label=f"{len(attention.inputs)} inputs",
+            help="put scalars that belong together into one input with an axis",
+        )
+        raise SpecError(attention.source, (fault,))
     return OpGroup(
         **{field.name: getattr(base, field.name) for field in fields(TorchGroup)},
         op=f"{attention.name}_{digest}_{group.name}",

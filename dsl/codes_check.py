@@ -370,6 +370,26 @@ them: the count (at most 256), the block and the seed are constants, and the spa
         bad=_attention(mask="random(h + 1, block = 64, seed = 0)"),
         good=_attention("param r: int = 3", mask="random(r, block = 64, seed = 0)"),
     ),
+    Code(
+        code="A505",
+        title="more arguments than an operator of PyTorch may have",
+        explanation="""
+Each compiled op is two operators of PyTorch's dispatcher, and those take at most 64 arguments: a spec's vectors and
+inputs, the sizes that inputs name, a dozen numbers of each call and, of each map, the results that its gradient needs.
+""",
+        bad=_attention(
+            "input slope: f32[H]",
+            *(f"input shift{n}: f32" for n in range(50)),
+            score="dot(q, k) - slope[h] * (i - j)" + "".join(f" + shift{n}" for n in range(50)),
+            mask="causal",
+        ),
+        good=_attention(
+            "input slope: f32[H]",
+            "input shift: f32[50]",
+            score="dot(q, k) - slope[h] * (i - j) + shift[i % 50]",
+            mask="causal",
+        ),
+    ),
 )
 
 WARNINGS = (

@@ -8,7 +8,6 @@ import re
 import sys
 import unicodedata
 from functools import cache
-from pathlib import Path
 from pkgutil import get_data
 
 import lark
@@ -51,14 +50,6 @@ _MEANT = {
     "'": (" ", "there are no strings in .attn"),
     "?": (" ", "a choice is written `where(condition, x, y)`"),
 }
-
-
-def read_source(path: str | Path, content: bytes | None = None) -> Source:
-    """A file's text, from ``content`` where that is at hand: a byte order mark is dropped, line ends become ``\\n``.
-    Bytes that are not UTF-8 are kept as lone surrogates, for ``parse`` to fault at their place."""
-    data = Path(path).read_bytes() if content is None else content
-    text = data.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    return Source(name=str(path), text=text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def parse(source: Source, *, library: bool = False) -> syntax.File:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+
+LARGEST_FILE = 16 * 2**20  # bytes, blanks and comments included; what reads a device has to stop somewhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,3 +46,16 @@ class Source:
         start = self._starts[number - 1]
         stop = self._starts[number] - 1 if number < len(self._starts) else len(self.text)
         return self.text[start:stop].rstrip("\r")
+
+
+def read_source(path: str | Path, content: bytes | None = None) -> Source:
+    """A file's text, from ``content`` where that is at hand: a byte order mark is dropped, line ends become ``\\n``.
+    Bytes that are not UTF-8 are kept as lone surrogates, for ``parse`` to fault at their place. OSError for a file
+    that cannot be read, or has more than ``LARGEST_FILE`` bytes."""
+    if content is None:
+        with open(path, "rb") as stream:
+            content = stream.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"more than {LARGEST_FILE >> 20} MiB, which no spec has", str(path))
+    text = content.decode("utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    return Source(name=str(path), text=text.replace("\r\n", "\n").replace("\r", "\n"))

@@ -14,17 +14,19 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from attnc.dsl.source import read_source
 from attnc.runtime.op import Op, load
 
 
 def install() -> None:
-    """Look for ``.attn`` files after Python's own finders. A second call changes nothing."""
+    """Look for ``.attn`` files too. A second call changes nothing."""
     if not any(isinstance(finder, SpecFinder) for finder in sys.meta_path):
-        sys.meta_path.append(SpecFinder())
+        sys.meta_path.insert(0, SpecFinder())
 
 
 class SpecFinder(MetaPathFinder):
-    """Finds ``<last part of the name>.attn`` on the package's path, or on sys.path."""
+    """Finds ``<last part of the name>.attn`` on the package's path, or on sys.path. A module of that name comes first;
+    a mere folder does not: what is in it is imported as from a package."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -32,7 +34,24 @@ class SpecFinder(MetaPathFinder):
         for folder in sys.path if path is None else path:
             file = Path(folder or ".") / f"{fullname.rpartition('.')[2]}.attn"
             if file.is_file():
-                return spec_from_file_location(fullname, file.absolute(), loader=SpecLoader(file.absolute()))
+                found = self._others(fullname, path, target)
+                if found is not None and found.loader is not None:
+                    return found
+                inside = found.submodule_search_locations if found is not None else None
+                return spec_from_file_location(
+                    fullname,
+                    file.absolute(),
+                    loader=SpecLoader(file.absolute()),
+                    submodule_search_locations=None if inside is None else list(inside),
+                )
+        return None
+
+    def _others(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        """What Python finds without attnc; for a folder without ``__init__.py`` that has no loader."""
+        for finder in sys.meta_path:
+            found = None if finder is self else finder.find_spec(fullname, path, target)
+            if found is not None:
+                return found
         return None
 
 
@@ -43,9 +62,9 @@ class SpecLoader(Loader):
         self.path = path
 
     def exec_module(self, module: ModuleType) -> None:
-        from attnc.dsl.parse import parse, read_source
+        from attnc.dsl.parse import parse
 
-        source = read_source(str(self.path), self.path.read_bytes())
+        source = read_source(self.path)
         names = [construct.name.text for construct in parse(source).constructs]
         for name in names:
             module.__dict__.pop(name, None)  # importlib.reload: ops of the text as it was

@@ -104,8 +104,8 @@ def as_op(spec: Op | str | Path, params: Mapping[str, object]) -> Op:
             raise TypeError(f"an op has its params already: {', '.join(params)} cannot be given again")
         return spec
     if isinstance(spec, Path) or (spec.endswith(".attn") and "{" not in spec):
-        return load(spec, **params)  # type: ignore[arg-type]  # params are the spec's to check
-    return loads(spec, **params)  # type: ignore[arg-type]
+        return load(spec, params=params)
+    return loads(spec, params=params)
 
 
 def _check_vectors(op: Op, head_dim: int) -> None:

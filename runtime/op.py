@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attnc.dsl.source import Source
+from attnc.dsl.source import Source, read_source
 from attnc.runtime.device import present
 from attnc.runtime.load import load_module, second
 
@@ -28,31 +28,61 @@ BACKENDS = ("auto", "triton", "interpret", "ttir", "native", "eager", "reference
 
 
 def load(
-    path: str | Path, /, name: str | None = None, *, target: str | None = None, tune: bool = False, **params: object
+    path: str | Path,
+    /,
+    name: str | None = None,
+    *,
+    target: str | None = None,
+    tune: bool = False,
+    params: Mapping[str, object] | None = None,
+    **more: object,
 ) -> Op:
-    """The op of a ``.attn`` file. ``name`` picks one construct of several; params by keyword. ``target``: what tiles
+    """The op of a ``.attn`` file. ``name`` picks one construct of several; params go by keyword, or in ``params``,
+    which also takes those called as a word of this function is (``params={"name": 3}``). ``target``: what tiles
     are chosen for (``attnc targets``); by default this machine's GPU, without one ``generic``. ``tune``: the first call
-    of every class of lengths measures the best few of those tiles and keeps the fastest (``Op.tune``). Raises
-    RuntimeError for ``tune`` without a GPU."""
-    _check_tune(tune)
-    # Bytes that are no UTF-8 become lone surrogates, which the parser faults at their place.
-    text = Path(path).read_text(encoding="utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    return Op(Source(name=str(path), text=text), name=name, params=params, target=target, tune=tune)
+    of every class of lengths measures the best few of those tiles and keeps the fastest (``Op.tune``). Raises SpecError
+    for faults of the spec and its params, TypeError for words of another type than these have, OSError for a file that
+    cannot be read, RuntimeError for ``tune`` without a GPU."""
+    return _loaded(lambda: read_source(path), name, target, tune, params, more)
 
 
 def loads(
-    text: str, /, name: str | None = None, *, target: str | None = None, tune: bool = False, **params: object
+    text: str,
+    /,
+    name: str | None = None,
+    *,
+    target: str | None = None,
+    tune: bool = False,
+    params: Mapping[str, object] | None = None,
+    **more: object,
 ) -> Op:
     """The op of a spec given as text, otherwise as ``load``."""
-    _check_tune(tune)
     if not isinstance(text, str):
         raise TypeError(f"loads takes a spec's text, not {type(text).__name__}; load takes a path")
-    return Op(Source(name="<text>", text=text), name=name, params=params, target=target, tune=tune)
+    return _loaded(lambda: Source(name="<text>", text=text), name, target, tune, params, more)
 
 
-def _check_tune(tune: bool) -> None:
+def _loaded(
+    read: Callable[[], Source],
+    name: str | None,
+    target: str | None,
+    tune: bool,
+    params: Mapping[str, object] | None,
+    more: Mapping[str, object],
+) -> Op:
+    for word, value, wanted in (("name", name, str), ("target", target, str), ("tune", tune, bool)):
+        if value is not None and not isinstance(value, wanted):
+            param = f"a param called {word} goes into params={{{word!r}: {value!r}}}"
+            raise TypeError(f"{word}: expected a {wanted.__name__}, got {value!r}; {param}")
+    if params is not None and not isinstance(params, Mapping):
+        param = f"a param called params goes into params={{'params': {params!r}}}"
+        raise TypeError(f"params: expected a mapping of names to values, got {params!r}; {param}")
+    twice = [key for key in more if key in (params or {})]
+    if twice:
+        raise TypeError(f"{', '.join(twice)}: given by keyword and in params")
     if tune and not torch.cuda.is_available():
         raise RuntimeError("tune=True measures tiles on a GPU, and torch finds none here")
+    return Op(read(), name=name, params={**(params or {}), **more}, target=target, tune=tune)
 
 
 class Op:

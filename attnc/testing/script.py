@@ -40,7 +40,8 @@ def as_python(call: Call, backend: str, message: str) -> str:
     special = any(word in text for text in literals.values() for word in ("inf", "nan"))
     asked = zip(("name", "target"), call.op._asked, strict=False)
     params = "".join(f"{key}={value!r}, " for key, value in asked if value is not None)
-    params += "".join(f"{key}={value!r}, " for key, value in call.op.params.items())
+    if call.op.params:
+        params += f"params={dict(call.op.params)!r}"
     arguments = [names[name] for name in call.vectors]
     arguments += [f"{name}={names[name]}" for name in (*call.inputs, *call.options)]
     lines = [

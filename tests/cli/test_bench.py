@@ -16,7 +16,7 @@ from attnc.runtime.bench import Cell
 
 Capture = pytest.CaptureFixture[str]
 SPEC = "attention local { score dot(q, k) / sqrt(D)  mask causal and window(20)  normalize softmax }"
-SHAPE = ["--shape", "H=2,D=16", "--seconds", "0"]
+SHAPE = ["--shape", "H=2,D=16", "--seconds", "0.001"]
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,9 @@ def test_a_much_faster_peer_has_a_ratio() -> None:
 
 def test_backward_and_inputs(capsys: Capture) -> None:
     ids = f"ids={[[n // 3 for n in range(12)]]}"
-    assert main(["bench", "ids.attn", "--shape", "H=2,N=12,D=16", "--seconds", "0", "--backward", "--input", ids]) == 0
+    assert (
+        main(["bench", "ids.attn", "--shape", "H=2,N=12,D=16", "--seconds", "1e-3", "--backward", "--input", ids]) == 0
+    )
     head, _, row = capsys.readouterr().out.splitlines()
     assert ", backward, " in head and len(row.split()) == 4
 

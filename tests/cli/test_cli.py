@@ -124,6 +124,13 @@ def test_a_missing_file_does_not_hide_the_others(folder: Path, capsys: pytest.Ca
     assert err.startswith("attnc: missing.attn: No such file or directory\n")
 
 
+def test_a_file_without_an_end_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(folder / "large.attn", "wb") as stream:
+        stream.truncate(2**24 + 1)  # /dev/zero has more
+    assert main(["check", "large.attn"]) == 2
+    assert "attnc: large.attn: more than 16 MiB, which no spec has" in capsys.readouterr().err
+
+
 def test_check_reads_standard_input() -> None:
     done = attnc("check", "-", "--format", "concise", stdin=WRONG)
     assert done.returncode == 1
@@ -222,7 +229,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 # --- the process ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [[], ["chekc"], ["compile"], ["show", "-n", "0", "a.attn"], ["fmt", "--emit"]])
+SECONDS = [
+    [*words, text]
+    for words in (["bench", "a.attn", "--seconds"], ["fuzz", "a.attn", "--limit"])
+    for text in ("0", "-1", "nan", "inf", "x")
+]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["chekc"], ["compile"], ["show", "-n", "0", "a.attn"], ["fmt", "--emit"], *SECONDS]
+)
 def test_a_wrong_command_line_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(arguments)

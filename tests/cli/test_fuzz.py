@@ -175,7 +175,6 @@ def test_a_backend_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "said"),
     [
         ([], "fuzz takes a spec, or --replay and a file of saved calls"),
-        (["{spec}", "--limit", "0"], "--limit is a number of seconds above 0"),
         (["--replay", "{folder}"], "holds no saved call: no *.json"),
         (["{spec}", "--replay", "x"], "fuzz takes a spec, or --replay"),
         (["{spec}", "--backend", "cuda"], "--backend: `cuda` is none of native, eager, ttir, interpret, triton"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import attnc.codegen.lower
 import attnc.dsl.check
+from attnc.codegen import pipeline
 from attnc.codegen.lint import lint
 from attnc.codegen.lower import lower
 from attnc.dsl.check import check
 from attnc.dsl.code import Code
 from attnc.dsl.codes_check import CHECK
+from attnc.dsl.construct import Construct
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.frontend import choose, compilable
 from attnc.dsl.parse import parse
@@ -21,14 +24,18 @@ from attnc.dsl.source import Source
 from attnc.dsl.specialize import specialize
 
 
-def diagnose(text: str) -> tuple[Diagnostic, ...]:
-    """Everything that is said about a text on its way to code."""
+def _lowered(construct: Construct) -> None:
+    lower(compilable(construct))
+
+
+def diagnose(text: str, make: Callable[[Construct], object] = _lowered) -> tuple[Diagnostic, ...]:
+    """Everything that is said about a text on its way to code, ``make`` included."""
     source = Source(name="<text>", text=text)
     try:
         result = check(parse(source))
         construct = choose(source, result.constructs, None)
         bound = specialize(construct, {})
-        lower(compilable(bound))
+        make(bound)
     except SpecError as error:
         return error.diagnostics
     return *result.warnings, *lint(construct, bound)
@@ -36,7 +43,7 @@ def diagnose(text: str) -> tuple[Diagnostic, ...]:
 
 @pytest.mark.parametrize("code", CHECK, ids=lambda code: code.code)
 def test_bad_example_yields_exactly_its_code(code: Code) -> None:
-    assert {item.code for item in diagnose(code.bad)} == {code.code}
+    assert {item.code for item in diagnose(code.bad, pipeline.compile)} == {code.code}
 
 
 @pytest.mark.parametrize("code", CHECK, ids=lambda code: code.code)

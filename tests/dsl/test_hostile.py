@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from attnc.dsl.codes import CODES
 from attnc.dsl.diagnostics import SpecError
 from attnc.dsl.format import format_source
-from attnc.dsl.parse import LARGEST_TEXT, parse, read_source
+from attnc.dsl.parse import LARGEST_TEXT, parse
 from attnc.dsl.print_ast import print_ast
 from attnc.dsl.render import render
-from attnc.dsl.source import Source
+from attnc.dsl.source import Source, read_source
 from tests.dsl.texts import CONSTRUCTS
 
 SECONDS = 20  # of CPU time; each case takes about one, the largest texts four

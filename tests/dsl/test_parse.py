@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 
 from attnc.dsl.diagnostics import SpecError
-from attnc.dsl.parse import parse, read_source
+from attnc.dsl.parse import parse
 from attnc.dsl.print_ast import prefix, print_ast
-from attnc.dsl.source import Source, Span
+from attnc.dsl.source import Source, Span, read_source
 from attnc.dsl.syntax import Binary, Call, Comparison, LetClause, ParamClause, ScoreClause
 from tests.dsl.shape import read
 from tests.dsl.texts import texts

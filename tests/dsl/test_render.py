@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnc.codegen import pipeline
 from attnc.codegen.lint import lint
-from attnc.codegen.lower import lower
 from attnc.dsl.check import check
 from attnc.dsl.codes import CODES, explain
 from attnc.dsl.diagnostics import Diagnostic, Severity, SpecError
-from attnc.dsl.frontend import choose, compilable
+from attnc.dsl.frontend import choose
 from attnc.dsl.parse import parse
 from attnc.dsl.render import Style, render
 from attnc.dsl.source import Source, Span
@@ -245,7 +245,7 @@ def found(text: str) -> tuple[Diagnostic, ...]:
         result = check(parse(source))
         construct = choose(source, result.constructs, None)
         specialized = specialize(construct, {})
-        lower(compilable(specialized))
+        pipeline.compile(specialized)
     except SpecError as error:
         return error.diagnostics
     return (*result.warnings, *lint(construct, specialized))

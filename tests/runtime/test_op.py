@@ -6,6 +6,7 @@ import copy
 import importlib
 import inspect
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import attnc.importer
 from attnc import SpecError
 from attnc.runtime.device import present
 from attnc.testing.call import check, make
+from attnc.testing.script import as_python
 from attnc.testing.tolerance import assert_close
 
 ALIBI = """attention alibi {
@@ -130,6 +132,10 @@ def test_load_reads_files_and_chooses_by_name(tmp_path: Path) -> None:
         attnc.load(tmp_path / "bytes.attn")
     with pytest.raises(FileNotFoundError):
         attnc.load(tmp_path / "none.attn")
+    with open(tmp_path / "large.attn", "wb") as stream:
+        stream.truncate(2**24 + 1)
+    with pytest.raises(OSError, match="more than 16 MiB"):
+        attnc.load(tmp_path / "large.attn")
     with pytest.raises(TypeError, match="loads takes a spec's text, not bytes; load takes a path"):
         attnc.loads(b"attention")  # type: ignore[arg-type]  # bytes, for the test
 
@@ -148,6 +154,28 @@ def test_params_may_be_called_path_and_text() -> None:
         "attention named { param path: int param text: int score dot(q, k) mask window(path, text) normalize softmax }"
     )
     assert dict(attnc.loads(spec, path=1, text=2).params) == {"path": 1, "text": 2}
+
+
+def test_params_may_be_called_as_a_word_of_load_is() -> None:
+    words = {"name": 1, "target": 2, "tune": 3, "params": 4}
+    declared = " ".join(f"param {word}: int" for word in words)
+    spec = (
+        f"attention named {{ {declared} score dot(q, k) mask window(name + target, tune + params) normalize softmax }}"
+    )
+    op = attnc.loads(spec, params=words)
+    assert dict(op.params) == words
+    call = make(op, {"B": 1, "H": 1, "G": 1, "N": 4, "M": 5, "D": 4, "E": 4})
+    exec(as_python(call, "eager", ""), {})
+    assert attnc.loads(ALIBI, params={"w": 5}) == attnc.loads(ALIBI, w=5)
+    for given, said in (
+        ({"name": 3}, r"name: expected a str, got 3; a param called name goes into params={'name': 3}"),
+        ({"target": 3}, "a param called target goes into"),
+        ({"tune": 3}, "tune: expected a bool, got 3; a param called tune"),
+        ({"params": 3}, "expected a mapping of names to values, got 3; a param called params"),
+        ({"w": 3, "params": {"w": 4}}, "w: given by keyword and in params"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(said)):
+            attnc.loads(ALIBI, **given)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -283,6 +311,15 @@ def test_specs_import_like_modules(specs: Path) -> None:
     names: dict[str, object] = {}
     exec("from specs.two import *", names)
     assert isinstance(names["one"], attnc.Op)
+
+
+def test_a_folder_of_the_same_name_holds_more_and_a_module_comes_first(specs: Path) -> None:
+    (specs / "specs.attn").write_text(ALIBI)
+    beside = importlib.import_module("specs")
+    assert isinstance(beside.alibi, attnc.Op)
+    assert importlib.import_module("specs.two").one.name == "one"
+    (specs / "alone.py").write_text("alibi = None")
+    assert importlib.import_module("alone").alibi is None
 
 
 def test_reload_sees_the_new_text(specs: Path) -> None:
