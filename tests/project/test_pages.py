@@ -19,8 +19,9 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     run_blocks(blocks(TUTORIAL), tmp_path)
 
 
-def test_the_page_on_fuzzing_runs(tmp_path: Path) -> None:
-    run_blocks(blocks(ROOT / "docs" / "fuzzing.md"), tmp_path)
+@pytest.mark.parametrize("page", ["flex", "fuzzing"])
+def test_a_page_runs(page: str, tmp_path: Path) -> None:
+    run_blocks(blocks(ROOT / "docs" / f"{page}.md"), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
