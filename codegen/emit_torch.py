@@ -90,6 +90,7 @@ class TorchGroup:
     reads: tuple[str, ...]
     input_totals: tuple[str, ...]
     dots: tuple[DotText, ...]
+    index_dots: tuple[DotText, ...]  # that say where gradients of inputs go, pair by pair
     maps: tuple[TorchMap, ...]
     out_dtype: str
     may: tuple[tuple[str, str], ...]
@@ -261,10 +262,12 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
         query_lines = builder.printer.block({"query_live": group.query_mask}, (ALL,), finish=finish).lines[0]
     accumulate = []
     scatter = []
+    indices = set[Expr]()
     for _, part, total, name in found.inputs:
         load = part.read.load
         ident = builder.tensors[load.tensor]
         accumulate.append((ident, f"_accumulate(d_{ident}, {name}{builder.index(load)})"))
+        indices.update(postorder(*load.index))
         scatter.append((ident, total, part.read.reach, builder.index(load)))
     arguments = (*queries, *keys, value, *reads, "q_offsets", "B", "H", "N", "q_offset", "kv_offset", *builder.sizes)
     return TorchGroup(
@@ -280,6 +283,7 @@ def torch_group(program: Program, group: Group, naming: Naming) -> TorchGroup:
         reads=reads,
         input_totals=tuple(dict.fromkeys(name for name, _, _, _ in scatter)),
         dots=found.dots,
+        index_dots=tuple(dot for dot, (symbol, _, _) in zip(found.dots, group.dots, strict=True) if symbol in indices),
         maps=maps,
         out_dtype=f"{value}.dtype" if program.single and not group.partial else "acc",
         may=may,

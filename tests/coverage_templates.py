@@ -2,6 +2,7 @@
 ``if`` that has no ``else``, and both sides of ``{{ x if y else z }}``.
 
     nice python -P -m tests.coverage_templates --specs 100     the zoo and drawn specs, on every kind of target
+    nice python -P -m tests.coverage_templates --choose        a few specs that render what all of them render
     pytest -p tests.coverage_templates tests/backends          what these tests render in their own process
 
 Prints how many there are in each template, and those that nothing renders."""
@@ -11,6 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,13 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from jinja2 import Environment, nodes
 
 from attnc.codegen.environment import environment
+from attnc.codegen.pipeline import compile
+from attnc.dsl.diagnostics import SpecError
+from attnc.dsl.frontend import compile_text
+from attnc.dsl.source import Source
 
 ROOT = Path(__file__).resolve().parents[1]
+ZOO = ROOT / "examples" / "zoo"
 TEMPLATES = ROOT / "codegen" / "templates"
 TARGETS = ("generic", "sm_100", "cpu")
 
@@ -54,9 +62,43 @@ RARE = (
     "branch x { score dot(q, k)  normalize softmax1 }  branch y { score tanh(dot(q, k))  normalize softmax1 }  "
     "output x + y",
     "score dot(q, k)  mask j < 70 or (j > 80 and causal)  normalize softmax",
+    "score dot(q, k) / 2  normalize softmax  emit entropy",
+    "input bias: f32[B, R, N, M]  score dot(q, k) + bias[b, int(dot(q, k)), i, j]  normalize softmax",
 )
 
+# A few that render every branch, together (a test holds them to it): what ``--choose`` printed.
+CHOSEN = """
+rare2@sm_100 rare19 retention bigbird rare7@cpu rare15 rare20 rare3 longformer_global rare0 padded alibi rare6
+forgetting tree rare5 rare18 disentangled longrope rare1 rare21 random_features rare16 bigbird_blocks block_table
+heavy_hitters mla_absorbed sinks rare9 rare10 rare17 rare23
+rare24
+"""
+
 Branch = tuple[str, int, str]  # template, line, what of it
+
+
+@dataclass(frozen=True)
+class Job:
+    """A spec of the zoo, or one of the rare ones by its number, for a target."""
+
+    name: str
+    target: str = "generic"
+
+    @classmethod
+    def named(cls, text: str) -> Job:
+        return cls(*text.split("@"))
+
+    def __str__(self) -> str:
+        return self.name if self.target == "generic" else f"{self.name}@{self.target}"
+
+    @property
+    def text(self) -> str:
+        if self.name.startswith("rare"):
+            return f"attention rare {{ {RARE[int(self.name[4:])]} }}"
+        return (ZOO / f"{self.name}.attn").read_text(encoding="utf-8")
+
+    def render(self) -> None:
+        compile(compile_text(Source(name="<text>", text=self.text), {}), self.target)
 
 
 class Coverage:
@@ -104,18 +146,29 @@ class Coverage:
         made = nodes.Call(nodes.Name("_hit", "load"), given, [], None, None)
         return made.set_lineno(node.lineno, override=True)  # type: ignore[return-value]
 
-    def report(self) -> str:
-        """A line for each template, and those of its branches that were never rendered."""
+    def rendered(self, job: Job) -> set[Branch]:
+        """The branches that a job renders."""
+        before = Counter(self.hits)
+        job.render()
+        return {branch for branch, count in self.hits.items() if count > before[branch]}
+
+    @property
+    def missed(self) -> list[Branch]:
+        """Those never rendered, of all templates."""
         for path in sorted(TEMPLATES.rglob("*.j2")):  # those that nothing asked for count too
             self.environment.get_template(path.relative_to(TEMPLATES).as_posix())
+        return sorted(branch for branch, count in self.hits.items() if not count)
+
+    def report(self) -> str:
+        """A line for each template, and those of its branches that were never rendered."""
+        every = self.missed
         lines = []
         for template in sorted({template for template, _, _ in self.hits}):
-            branches = {branch: count for branch, count in self.hits.items() if branch[0] == template}
-            missed = sorted(branch for branch, count in branches.items() if not count)
-            lines.append(f"{template}: {len(branches) - len(missed)} of {len(branches)}")
+            count = sum(branch[0] == template for branch in self.hits)
+            missed = [branch for branch in every if branch[0] == template]
+            lines.append(f"{template}: {count - len(missed)} of {count}")
             lines += [f"  line {line}: {what}" for _, line, what in missed]
-        found = sum(count > 0 for count in self.hits.values())
-        return "\n".join([*lines, f"{found} of {len(self.hits)} branches are rendered"])
+        return "\n".join([*lines, f"{len(self.hits) - len(every)} of {len(self.hits)} branches are rendered"])
 
 
 def _shown(node: nodes.Expr) -> str:
@@ -126,30 +179,33 @@ def _shown(node: nodes.Expr) -> str:
     return ".".join(reversed(names)) or type(node).__name__
 
 
+def covering(rendered: dict[Job, set[Branch]]) -> list[Job]:
+    """A few of the jobs that render what all of them do. Always the one next that renders most that is new."""
+    left, chosen = set[Branch]().union(*rendered.values()), []
+    while left:
+        best = max(rendered, key=lambda job: len(rendered[job] & left))
+        left -= rendered[best]
+        chosen.append(best)
+    return chosen
+
+
+def every_job(targets: Iterable[str] = TARGETS) -> list[Job]:
+    names = [*(path.stem for path in sorted(ZOO.glob("*.attn"))), *(f"rare{n}" for n in range(len(RARE)))]
+    return [Job(name, target) for target in targets for name in names]
+
+
 def main() -> int:
-    from attnc.codegen.pipeline import compile
-    from attnc.dsl.diagnostics import SpecError
-    from attnc.dsl.frontend import compile_text
-    from attnc.dsl.source import Source
     from attnc.testing.grammar import specs
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specs", type=int, default=100, help="drawn ones, beside the zoo (100)")
+    parser.add_argument("--choose", action="store_true", help="print a few specs that render what all do, no more")
     options = parser.parse_args()
     coverage = Coverage(environment())
-
-    def render(text: str, target: str) -> None:
-        try:
-            compile(compile_text(Source(name="<text>", text=text), {}), target)
-        except SpecError as error:
-            print(f"{error.diagnostics[0].code}: {text.split('{')[0].strip()}", file=sys.stderr)
-
-    for path in sorted((ROOT / "examples" / "zoo").glob("*.attn")):
-        for target in TARGETS:
-            render(path.read_text(encoding="utf-8"), target)
-    for body in RARE:
-        for target in TARGETS:
-            render(f"attention rare {{ {body} }}", target)
+    rendered = {job: coverage.rendered(job) for job in every_job()}
+    if options.choose:
+        print(*covering(rendered))
+        return 0
     drawn = 0
 
     @settings(
@@ -160,8 +216,11 @@ def main() -> int:
     @given(specs())
     def every(text: str) -> None:
         nonlocal drawn
-        render(text, TARGETS[drawn % 2])
         drawn += 1
+        try:
+            compile(compile_text(Source(name="<text>", text=text), {}), TARGETS[drawn % 2])
+        except SpecError as error:
+            print(f"{error.diagnostics[0].code}: {text.split('{')[0].strip()}", file=sys.stderr)
 
     if options.specs:
         every()

@@ -4,7 +4,7 @@
 
 The marks of ``tests.coverage_templates`` print a character of no language at both ends of every branch. They are taken
 out of a module before it runs, and out of its C++ text by a compiler that stands before the real one; what they enclose
-is known as lines from then on. Calls of specs (all of the zoo, and the rare ones, if none is named), forward and
+is known as lines from then on. Calls of specs (those that render every branch, if none is named), forward and
 backward, run on ``eager`` and ``native``, and ``interpret`` for kernels of GPUs; a tracer counts lines of Python, gcov
 those of C++. A branch is executed if a line within it is. One that holds no line with code (nothing, a part of a
 statement, a declaration) is executed with the line before or behind."""
@@ -36,10 +36,9 @@ from attnc.dsl.source import Source
 from attnc.runtime.op import Op
 from attnc.testing.call import Call, outcome
 from attnc.testing.kernels import DTYPES, Kernels, Request, arguments, pool
-from tests.coverage_templates import RARE, ROOT, Branch, Coverage
+from tests.coverage_templates import CHOSEN, Branch, Coverage, Job, covering
 from tests.execution_marks import Span, counted, executed, stripped
 
-ZOO = ROOT / "examples" / "zoo"
 SEED = 4  # with 0 lengths of padded rows are drawn as 0
 BACKENDS = ("eager,native", "interpret")  # a process for each: Triton's interpreter is chosen when it is imported
 _CPP = re.compile('r"""(.*?)"""', re.DOTALL)
@@ -175,25 +174,14 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Calls of a spec, with vectors of one of these sizes, compiled for a target."""
+class Called(Job):
+    """Calls of a spec, with vectors of one of these sizes."""
 
-    name: str
-    target: str | None = None
     dims: tuple[int, ...] = (8, 16)
     dtype: str = "f32"
 
-    def __str__(self) -> str:
-        return f"{self.name} for {self.target}" if self.target else self.name
 
-    @property
-    def text(self) -> str:
-        if self.name.startswith("rare"):
-            return f"attention rare {{ {RARE[int(self.name[4:])]} }}"
-        return (ZOO / f"{self.name}.attn").read_text(encoding="utf-8")
-
-
-def kernels(job: Job) -> Kernels:
+def kernels(job: Called) -> Kernels:
     """Its op with drawn params, and sizes that it can be called with. ValueError if none were found."""
     source = Source(name="<text>", text=job.text)
 
@@ -206,44 +194,29 @@ def kernels(job: Job) -> Kernels:
     return made
 
 
-# Copies by descriptors and vectors in parts are for some GPUs alone; a module for processors has no kernels at all.
-ELSEWHERE = [
-    Job(name=name, target=target, dims=(dim,), dtype="bf16")
-    for name in ("causal", "differential", "heavy_hitters", "longformer", "relu", "sparse_strided")
-    for target, dim in (("sm_100", 16), ("sm_80", 96), ("cpu", 16))
-]
 ALWAYS = [  # what a kernel does where vectors are whole tiles of the copy engine's, in parts, of 16 bits
-    Job(name="causal", target="sm_100", dims=(16,), dtype="bf16"),
-    Job(name="causal", target="sm_80", dims=(96,), dtype="bf16"),
-    Job(name="alibi", dtype="bf16"),
-    Job(name=f"rare{len(RARE) - 1}"),
+    Called("causal", "sm_100", dims=(16,), dtype="f16"),  # bf16 is interpreted in float32
+    Called("causal", "sm_80", dims=(96,), dtype="f16"),
+    Called("alibi", dtype="f16"),
+    *(Called(f"rare{number}") for number in (22, 23)),  # where all runs, only some calls run it
 ]
 KERNELS = ("helpers.py.j2", "host.py.j2", "kernel")  # templates that an interpreter executes, the others need none
 
 
-def cover(names: Sequence[str]) -> dict[str, list[Job]]:
-    """By backends: jobs that render, together, what any spec renders of the backends' templates. Always the one next
-    that renders most that is new."""
-    every = [*(path.stem for path in sorted(ZOO.glob("*.attn"))), *(f"rare{n}" for n in range(len(RARE)))]
-    jobs = [*map(Job, names or every), *([] if names else [*ELSEWHERE, *ALWAYS])]
-    coverage, rendered = Coverage(environment()), {}
-    for job in jobs:
-        op = kernels(job).op
-        coverage.hits.clear()
-        pipeline.compile(op.construct, target=job.target or "generic")
-        rendered[job] = {branch for branch, count in coverage.hits.items() if count}
-    made: dict[str, list[Job]] = {backends: [] for backends in BACKENDS}
-    made["interpret"] += [] if names else ALWAYS
-    for backends, chosen in made.items():
-        of = {
-            job: {branch for branch in branches if branch[0].startswith(KERNELS) == (backends == "interpret")}
+def cover(names: Sequence[str]) -> dict[str, list[Called]]:
+    """By backends: jobs that render, together, what all of them render of the backends' templates."""
+    jobs = [Called(**vars(Job.named(name))) for name in names or CHOSEN.split()] + ([] if names else ALWAYS)
+    coverage = Coverage(environment())
+    rendered = {job: coverage.rendered(job) for job in jobs}
+    made = {}
+    for backends in BACKENDS:
+        always = ALWAYS if backends == "interpret" and not names else []
+        known = set[Branch]().union(*(rendered[job] for job in always))
+        new = {
+            job: {x for x in branches - known if x[0].startswith(KERNELS) == (backends == "interpret")}
             for job, branches in rendered.items()
         }
-        left = set().union(*of.values()) - set().union(*(of[job] for job in chosen))
-        while left:
-            best = max(of, key=lambda job: len(of[job] & left))
-            left -= of[best]
-            chosen.append(best)
+        made[backends] = [*always, *covering(new)]
     return made
 
 
@@ -259,7 +232,7 @@ def shapeless(call: Call) -> None:
     sum(x.sum() for x in results if x.requires_grad).backward()
 
 
-def work(backends: Sequence[str], jobs: Sequence[Job], folder: Path) -> None:
+def work(backends: Sequence[str], jobs: Sequence[Called], folder: Path) -> None:
     """Make calls, and write down what they executed of Python, and the names of branches."""
     execution = Execution()
     for job in jobs:
@@ -290,7 +263,7 @@ def work(backends: Sequence[str], jobs: Sequence[Job], folder: Path) -> None:
 
 def main() -> int:
     if sys.argv[1:2] == ["--work"]:
-        work(sys.argv[3].split(","), [Job(**item) for item in json.loads(sys.argv[4])], Path(sys.argv[2]))
+        work(sys.argv[3].split(","), [Called(**item) for item in json.loads(sys.argv[4])], Path(sys.argv[2]))
         return 0
     chosen = cover(sys.argv[1:])
     every: set[Branch] = set()

@@ -11,7 +11,6 @@ from attnc.codegen.kernel_builder import vector_dims
 from attnc.codegen.names import Naming
 from attnc.codegen.native.emit_native import (
     Builder,
-    Function,
     NativeGroup,
     NativeMap,
     native_context,
@@ -42,7 +41,7 @@ class BackGroup:
     """What templates/native/gradients.cpp.j2 and backward.py.j2 need of one pass."""
 
     context: NativeGroup
-    query_live: Function | None
+    query_live: str | None
     maps: tuple[BackMap, ...]
 
 
@@ -66,7 +65,7 @@ def native_backward(program: Program, group: Group, naming: Naming) -> BackGroup
                 colsum=_weights(forward, (rows, columns, pairs)) if item.colsum else (),
             )
         )
-    query_live = None if group.query_mask == build.TRUE else builder.function(group.query_mask)
+    query_live = None if group.query_mask == build.TRUE else builder.of_row(group.query_mask)
     context = native_context(builder, tuple(item.forward for item in maps))
     return BackGroup(context=context, query_live=query_live, maps=tuple(maps))
 

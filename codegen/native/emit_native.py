@@ -64,7 +64,7 @@ class NativeMap:
     live: Function
     raw: Function | None
     weight: Function | None
-    at_least: tuple[Function, ...]
+    at_least: tuple[str, ...]
     divisor: Function | None
     results: tuple[tuple[str, str], ...]
 
@@ -162,6 +162,11 @@ class Builder:
         """Statements of one function; what varies less is computed further out."""
         found = self.block({"found": root}, vector=vector)
         return Function(lines=found[:-1], result=found[-1].removeprefix("found = "))
+
+    def of_row(self, root: Expr) -> str:
+        """A number of the row: its statements stand with the row."""
+        (found,) = self.block({"found": root}, vector=True)
+        return found.removeprefix("found = ")
 
     def block(self, roots: Mapping[str, Expr], *, vector: bool) -> tuple[str, ...]:
         """Statements of the innermost level; ``vector``: roots are made vectors."""
@@ -311,7 +316,7 @@ def native_map(builder: Builder, item: Map, dim_of: Mapping[Expr, str]) -> Nativ
         live=builder.function(item.mask),
         raw=builder.function(item.raw) if item.rowmax else None,  # the running maximum of weights hides a NaN
         weight=None if item.exponential else builder.function(item.weight),
-        at_least=tuple(builder.function(floor) for floor in item.floors),
+        at_least=tuple(builder.of_row(floor) for floor in item.floors),
         divisor=None if item.plain else builder.function(item.scaled),
         results=tuple((word, f"{names[word]}{tag}" if names[word] in made else "") for word in names),
     )

@@ -708,9 +708,7 @@ struct Map_out {
     return integer(k.j) <= r.i;
   }
   INLINE vf at_least(const Args& a, const Head& c, const Row& r, vf m) {
-    {
-      m = maximum(m, vec(c.sink_logit_at));
-    }
+    m = maximum(m, vec(c.sink_logit_at));
     return m;
   }
   INLINE vf divisor(const Args& a, const Head& c, const Row& r, vf l, vf m) {
@@ -808,9 +806,7 @@ struct Map_out {
     return k.j <= integer(r.i);
   }
   INLINE vf at_least(const Args& a, const Head& c, const Row& r, vf m) {
-    {
-      m = maximum(m, vec(c.sink_logit_at));
-    }
+    m = maximum(m, vec(c.sink_logit_at));
     return m;
   }
   INLINE vf divisor(const Args& a, const Head& c, const Row& r, vf l, vf m) {
@@ -956,9 +952,7 @@ struct Map_out {
     return integer(k.j) <= r.i;
   }
   INLINE vf at_least(const Args& a, const Head& c, const Row& r, vf m) {
-    {
-      m = maximum(m, vec(c.sink_logit_at));
-    }
+    m = maximum(m, vec(c.sink_logit_at));
     return m;
   }
   INLINE vf divisor(const Args& a, const Head& c, const Row& r, vf l, vf m) {
