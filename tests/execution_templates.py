@@ -223,11 +223,14 @@ def cover(names: Sequence[str]) -> dict[str, list[Called]]:
 def shapeless(call: Call) -> None:
     """The call with tensors that have shapes alone, and its gradients: what torch.compile asks for."""
 
-    def bare(x: Any) -> Any:
-        x = x.detach().to("meta") if isinstance(x, Tensor) else x
-        return x.requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x
+    def bare(x: Any, *, differentiable: bool = True) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        return x.detach().to("meta").requires_grad_(differentiable and x.is_floating_point())
 
-    made = call.op(*map(bare, call.args), **{name: bare(x) for name, x in call.inputs.items()})
+    declared = {item.name: item.differentiable for item in call.op.construct.inputs}
+    inputs = {name: bare(x, differentiable=declared[name]) for name, x in call.inputs.items()}
+    made = call.op(*map(bare, call.args), **inputs)
     results = [made] if isinstance(made, Tensor) else made
     sum(x.sum() for x in results if x.requires_grad).backward()
 

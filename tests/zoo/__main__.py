@@ -1,12 +1,15 @@
-"""The zoo's table: python -m tests.zoo [NAME ...]; its page: python -m tests.zoo --gallery [NAME ...]."""
+"""The zoo's table: python -m tests.zoo [NAME ...]; its page: python -m tests.zoo --gallery [NAME ...]; attnc fuzz of
+all of it: python -m tests.zoo [NAME ...] --fuzz OPTIONS."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from attnc import cli
 from tests.zoo.entries import ENTRIES
 from tests.zoo.gallery import cost, errors, page, percent
 
@@ -51,11 +54,25 @@ def write(names: list[str]) -> None:
         (folder / name).write_text(drawn, encoding="utf-8")
 
 
-def main() -> int:
+def fuzz(names: list[str], options: list[str]) -> int:
+    """Fuzz specs one after the other; the worst exit status."""
+    worst = 0
+    for name in names:
+        print(f"{name}: ", end="", flush=True)
+        worst = max(worst, cli.main(["fuzz", str(ENTRIES[name].path), *options]))
+    return worst
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *ENTRIES], help="entries; all without", metavar="NAME")
     parser.add_argument("--gallery", action="store_true", help="write docs/gallery.md and its pictures")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--fuzz", nargs=argparse.REMAINDER, metavar="OPTION", help="attnc fuzz each, with these options"
+    )
+    args = parser.parse_args(argv)
+    if args.fuzz is not None:
+        return fuzz(args.names or list(ENTRIES), args.fuzz)
     if args.gallery:
         write(args.names)
     else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from attnc import cli
 from attnc.dsl.check import check
 from attnc.dsl.format import format_source
 from attnc.dsl.parse import parse
 from attnc.dsl.source import Source
 from attnc.testing.tolerance import assert_close
-from tests.zoo.__main__ import DOCS, printed
+from tests.zoo.__main__ import DOCS, main, printed
 from tests.zoo.entries import ENTRIES
 from tests.zoo.gallery import page
 from tests.zoo.registry import ZOO, Compared, Entry, note
@@ -20,6 +21,14 @@ NAMES = sorted(ENTRIES)
 
 def test_every_spec_is_an_entry() -> None:
     assert [path.stem for path in sorted(ZOO.glob("*.attn"))] == NAMES
+
+
+def test_specs_are_fuzzed_by_name_and_the_worst_status_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[str]] = []
+    monkeypatch.setattr(cli, "main", lambda argv: made.append(argv) or int(len(made) == 1))
+    options = ["--backend", "native", "--seed", "7"]
+    assert main(["dense", "causal", "--fuzz", *options]) == 1
+    assert made == [["fuzz", str(ZOO / f"{name}.attn"), *options] for name in ("dense", "causal")]
 
 
 @pytest.mark.parametrize("name", NAMES)
