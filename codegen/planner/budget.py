@@ -87,7 +87,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
     emulated = dtype == "f32" and kind != "mfma" and kind != "fma"  # three TF32 products: operands in two parts
     stages, buffers = tile.stages, tile.stages - 1
     row = work.statistics * tile.moved * 4 if work.step == "key" else 0
-    paired = tile.held * tile.moved * _paired(work, tile, size, kind) if work.pairwise else 0
+    copied, through = _paired(work, tile, dim, size, kind) if work.pairwise else (0, 0)
     lines: list[Line]
     if kind == "wgmma":
         late = _wide(work) * tile.moved * vector if size < 4 else 0
@@ -133,7 +133,9 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
             ("barriers", 8 * (stages + 1)),
         ]
     elif kind == "mma":
-        once, ahead = _buffered(work, tile, vector, emulated, buffers)
+        late = _late(work, tile, dim) if not emulated and larger == dim else 0
+        once, ahead = (moved, 0) if late and buffers else _buffered(work, tile, vector, emulated, buffers)
+        across = 0
         lines = [
             (stay + ", in two parts", 2 * held) if emulated else (stay, held),
             (f"{stream} x {buffers} buffers", ahead),
@@ -142,12 +144,16 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
         if crosses_warps(tile, dim):
             if work.step == "forward":
                 across = 0 if emulated and not buffers else pair * (2 if emulated else 1)
-                lines.append(("weights, between warps", across))
             elif not emulated:
-                lines.append(("weights, between warps", pair if buffers else max(pair, 2048 * tile.warps)))
+                across = pair if buffers else max(pair, 2048 * tile.warps)
+            lines.append(("weights, between warps", across))
         elif not buffers and work.step != "forward":
-            lines.append(("reductions", 512 * tile.warps))
+            across = 512 * tile.warps
+            lines.append(("reductions", across))
+        # What changes its layout takes the place of what did so before.
+        lines.append(("a vector's tile, from layout to layout", max(0, late - across)))
         lines.append(("row statistics", row * buffers))
+        through = max(0, through - (0 if emulated else max(across, late)))
     elif kind == "mfma":
         single = max(tile.held, tile.moved) * larger * size
         if size == 4 or work.wide:  # float32 weights of 32 rows or more lie as the next product reads them
@@ -157,7 +163,7 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
             across = pair if narrow else 0
         if work.apart and tile.moved > 32:  # masks in both layouts
             across += tile.held * tile.moved
-        across, paired = max(across, paired), 0
+        across, copied, through = max(across, copied + through), 0, 0
         if buffers == 0:
             lines = [("a tile of vectors, one at a time", max(single, across))]
         else:
@@ -176,8 +182,8 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
         else:
             lines += ("keys", work.keys * tile.moved * vector), ("weights, or values", max(pair, tile.moved * vector))
             lines.append(("rescale", 4 * tile.held if work.step == "forward" else 0))
-    if paired:
-        lines.append(("inputs that a pair reads", paired))
+    if copied or through:
+        lines.append(("inputs that a pair reads", copied + through))
     if work.streamed or work.gathered:
         rows = work.streamed * tile.moved * stages + 2 * work.gathered * tile.held
         lines.append(("inputs that a row reads", rows))
@@ -186,27 +192,47 @@ def shared_lines(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> tupl
     return tuple(lines)
 
 
-def _paired(work: Work, tile: Tile, size: int, kind: str) -> int:
-    """Bytes of a pair, where it reads inputs of its own: what is copied ahead, as vectors are, and taken from there;
-    the others pass through shared memory into the layout of scores, one by one; in the forward, and on sm_100, scores
+def _paired(work: Work, tile: Tile, dim: int, size: int, kind: str) -> tuple[int, int]:
+    """Bytes of a tile of what pairs read: what is copied ahead, as vectors are, and taken from there; and the others,
+    which pass through shared memory into the layout of scores, one by one; in the forward, and on sm_100, scores
     into theirs, in float32. A strip of cotangents leaves on the same way."""
-    copied, through = work.copied, max(work.paired, work.begun)
+    pairs = tile.held * tile.moved
+    copied, begun, through = work.copied, work.begun, work.paired
     if kind == "tcgen05":  # what a product begins with goes to tensor memory, and may be copied ahead
-        copied, through = copied + work.begun, work.paired
+        copied, begun = copied + begun, 0
     if tile.stages == 1 or kind == "mfma":
         copied, through = 0, max(through, copied)
-    if through and (work.step == "forward" or kind == "tcgen05"):
+    if (begun or through) and (work.step == "forward" or kind == "tcgen05"):
         through = max(through, 4)
     strips = 4 if work.strips > 0 and work.step == "query" else 0
-    return copied * (tile.stages - 1) + (through * 2 if size == 4 else max(through, strips))
+    passing = pairs * (through * 2 if size == 4 else max(through, strips))
+    beginning = pairs * begun * (2 if size == 4 else 1)
+    if work.step == "key" and tile.moved == dim and kind in ("mma", "wgmma"):
+        beginning //= 2 * _repeated(tile, dim)  # scores are loaded in the layout of vectors, which have their shape
+    return pairs * copied * (tile.stages - 1), max(passing, beginning)
+
+
+def _late(work: Work, tile: Tile, dim: int) -> int:
+    """Bytes in which vectors of 16 bits that are read twice change their layout, on sm_80, where the mask of their load
+    is itself an input's, so that they are not copied ahead; 0 where they are."""
+    if not work.waits or work.step == "forward" or (work.step == "query" and tile.stages > 2):
+        return 0
+    rows = max(1, 256 // dim) * tile.warps
+    return 2 * tile.moved * dim // (1 if crosses_warps(tile, dim) else max(1, tile.moved // (2 * rows)))
 
 
 def _stored(work: Work, tile: Tile, dim: int) -> int:
     """Bytes of sums on their way from a product's layout to that of their store, when all else is free. A warp has rows
     8 and 16 times the warps apart in its registers, one that stores 8 elements a thread those from 256 elements times
     the warps on: rows that both have apart pass one after another."""
+    return work.stored * tile.held * dim // _repeated(tile, dim)
+
+
+def _repeated(tile: Tile, dim: int) -> int:
+    """How many parts of a tile of ``dim`` columns change one after another between the layout of a product and that of
+    a load or store."""
     apart = 2 if tile.warps * max(1, 256 // dim) <= 8 else 1
-    return work.stored * tile.held * dim // (apart * max(1, tile.held // (16 * tile.warps)))
+    return apart * max(1, tile.held // (16 * tile.warps))
 
 
 def _wide(work: Work) -> int:
@@ -271,7 +297,7 @@ def more_registers(work: Work, tile: Tile, dtype: str, dim: int, gpu: Gpu) -> in
 
 def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, ...]:
     """Registers of weights that are multiplied in float32, in two parts, and of addresses and values of what pairs
-    read. Bounds of what the zoo's kernels took in bf16 at head dim 64."""
+    read. Bounds of what the zoo's kernels took in bf16 at head dim 64, and on sm_100 at 128 too."""
     lines: tuple[Line, ...] = (("inputs that a row reads", 8),) if work.streamed or work.gathered else ()
     pairs = tile.held * tile.moved // (tile.warps * gpu.warp)
     if work.wide and kind in ("mma", "wgmma"):
@@ -279,21 +305,23 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
         lines += (("weights in two parts, and what they multiply", 2 * pairs + fragments),)
     strips = work.strips if work.step == "query" else 0
     if work.asked or work.added or strips:
+        each: float
         match kind, work.step:
             case "tcgen05", "forward":
-                each = work.asked + 4 * work.added
+                each = (7.5 + 1.5 * work.asked if work.asked else 0) + 4 * work.added
             case "tcgen05", "query":
-                each = work.asked + max(strips, 4 + 5 * work.added if work.added else 0)
+                each = (5 + work.asked if work.asked else 0) + max(strips, 4 + 5 * work.added if work.added else 0)
             case "tcgen05", _:
-                each = work.asked + 7 * work.added
+                each = (4 + work.asked if work.asked else 0) + 7 * work.added
             case _, "forward":
                 each = (4 + 2 * work.asked if work.asked else 0) + 2 * work.added
             case _, "query":
                 each = 2 + 2 * (work.asked + work.added + strips)
             case _:
                 each = 0 if kind == "wgmma" else 6
-        longer = (dim - 64) // 2 if kind == "mma" and work.step == "query" and 64 < dim <= 128 else 0
-        lines += (("inputs that a pair reads", each * pairs + longer),)
+        more = (kind, work.step) == ("mma", "query") or (work.asked and (kind, work.step) == ("tcgen05", "forward"))
+        longer = (dim - 64) // 2 if more and 64 < dim <= 128 else 0
+        lines += (("inputs that a pair reads", int(each * pairs) + longer),)
     return lines
 
 

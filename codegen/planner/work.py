@@ -56,7 +56,8 @@ class Work:
     product begins with; ``paired``: the most that another input of a pair has, ``gathered`` that one of a row of the
     held axis; ``stored``: bytes of an element of what
     leaves the kernel, 0 for those of a vector's;
-    ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors.
+    ``described``: vectors are read in blocks of rows, as descriptors give them, where the target has descriptors;
+    ``waits``: which of the moved ones are read, an input says row by row.
     The rest is per pair: ``vector`` float32 operations, ``special`` ones, ``tanh`` (one or many, as the target has it),
     ``integer`` ones, and ``mask`` ones that a partial tile adds."""
 
@@ -84,6 +85,7 @@ class Work:
     asked: int
     added: int
     described: bool
+    waits: bool
     vector: float
     special: float
     tanh: float
@@ -191,6 +193,7 @@ def _work(group: Group, pairs: _Pairs, step: Pass, *, single: bool) -> Work:
     pairwise = [read for read in reads if read.axes == "ij"]
     queries, keys, dots = len(group.queries), len(group.keys), len(group.dots)
     by_query = step != "key"
+    live, axis = (group.key_mask, "j") if by_query else (group.query_mask, "i")
     scored = step != "query" or pairs.scored
     return Work(
         step=step,
@@ -215,7 +218,8 @@ def _work(group: Group, pairs: _Pairs, step: Pass, *, single: bool) -> Work:
         stored=4 if group.partial or (step == "forward" and not single) else 0,
         asked=sum(read.kind is not Kind.FLOAT for read in pairwise),
         added=sum(read.kind is Kind.FLOAT for read in pairwise),
-        described=group.step == 1 and (group.key_mask if by_query else group.query_mask) == TRUE,
+        described=group.step == 1 and live == TRUE,
+        waits=any(isinstance(node, Load) and axis in dependencies(*node.index) for node in postorder(live)),
         strips=sum(part.read.reach == "pair" for item in group.maps for part in item.input_gradients),
         vector=vector,
         special=exponential + backward.special,

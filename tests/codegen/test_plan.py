@@ -18,7 +18,7 @@ from attnc.codegen.planner.cost import PIPES, clocks, price
 from attnc.codegen.planner.report import Shape, parts, report
 from attnc.codegen.planner.targets import GENERIC, Cpu, Gpu, targets
 from attnc.codegen.planner.tile import Tile
-from attnc.codegen.planner.work import PASSES, Pass, of_group, work, works
+from attnc.codegen.planner.work import PASSES, Pass, work, works
 from attnc.codegen.program import Program
 from attnc.dsl.frontend import compilable, compile_text
 from attnc.dsl.source import Source
@@ -31,6 +31,10 @@ GPUS = [name for name in ALL if isinstance(targets().find(name), Gpu)]
 
 def program(text: str) -> Program:
     return lower(compilable(compile_text(Source(name="<text>", text=text), {})))
+
+
+def zoo(name: str) -> Program:
+    return program((ROOT / "examples" / "zoo" / f"{name}.attn").read_text())
 
 
 CAUSAL = program((ROOT / "examples" / "zoo" / "causal.attn").read_text())
@@ -235,71 +239,6 @@ def test_a_heavier_score_leaves_a_tile_that_it_spills_in() -> None:
     refused = plan(window, "sm_80").row("key", "bf16", 128).choice
     assert refused is not None and refused.tile != tile
     assert any(item.tile == tile and "spills in its loops" in item.reason for item in refused.refused)
-
-
-def test_shared_memory_of_scores_for_gradients_alone() -> None:
-    """Retention's decay has a gradient, its queries' own none of the scores: masks lie in two layouts on gfx942."""
-    gpu, tile = targets().find("gfx942"), Tile("query", 128, 64, 4, 2)
-    assert isinstance(gpu, Gpu)
-    texts = ("input g: f32[H]", "input g: f32[H] nograd")
-    text = "attention a {{ {} score dot(q, k) * g[h] ** (i - j) mask causal normalize abs_sum }}"
-    with_grad, without = (work(program(text.format(declared)), "query") for declared in texts)
-    assert with_grad.apart and not without.apart
-    sizes = [total(shared_lines(item, tile, "bf16", 64, gpu)) for item in (with_grad, without)]
-    assert sizes == [24576, 16384], "as Triton 3.7.1 allocates them"
-
-
-def zoo(name: str) -> Program:
-    return program((ROOT / "examples" / "zoo" / f"{name}.attn").read_text())
-
-
-@pytest.mark.parametrize(
-    ("name", "target", "tile", "bytes"),
-    [
-        ("pair_bias", "sm_90", Tile("forward", 128, 128, 8, 3), 245760),
-        ("pair_bias", "sm_90", Tile("query", 128, 128, 8, 3), 327680),
-        ("pair_bias", "sm_90", Tile("query", 128, 64, 8, 2), 131072),
-        ("pair_bias", "sm_90", Tile("key", 128, 64, 8, 3), 148480),
-        ("pair_bias", "sm_80", Tile("forward", 128, 32, 4, 3), 65536),
-        ("t5_bias", "sm_90", Tile("query", 128, 32, 8, 3), 73728),
-        ("swin", "sm_80", Tile("forward", 128, 64, 8, 3), 114688),
-        ("disentangled", "sm_80", Tile("forward", 128, 32, 8, 3), 81920),
-        ("moba", "sm_80", Tile("query", 64, 32, 4, 3), 34816),
-        ("moba", "sm_80", Tile("query", 128, 32, 8, 2), 45056),
-    ],
-)
-def test_shared_memory_of_what_a_pair_reads(name: str, target: str, tile: Tile, bytes: int) -> None:
-    """What has four bytes, or lies along keys, is copied ahead, but for what a product begins with; the others pass
-    through, one by one. As Triton 3.7.1 allocates them."""
-    gpu = targets().find(target)
-    assert isinstance(gpu, Gpu)
-    assert total(shared_lines(work(zoo(name), tile.step), tile, "bf16", 64, gpu)) == bytes
-
-
-@pytest.mark.parametrize(
-    ("target", "dim", "tile", "bytes"),
-    [
-        ("sm_80", 64, Tile("forward", 128, 16, 8, 3), 32768),
-        ("sm_80", 64, Tile("forward", 64, 16, 4, 2), 16384),
-        ("sm_80", 64, Tile("forward", 128, 32, 4, 2), 24576),
-        ("sm_80", 128, Tile("forward", 128, 16, 8, 2), 65536),
-        ("sm_80", 128, Tile("forward", 64, 16, 4, 2), 26624),
-        ("sm_90", 32, Tile("forward", 128, 16, 8, 2), 16384),
-    ],
-)
-def test_shared_memory_of_sums_that_are_stored_in_float32(target: str, dim: int, tile: Tile, bytes: int) -> None:
-    """A branch's, which change their layout when all else is free. As Triton 3.7.1 allocates them."""
-    gpu, sparse = targets().find(target), zoo("native_sparse")
-    assert isinstance(gpu, Gpu)
-    local = next(group for group in sparse.groups if group.name == "local")
-    assert total(shared_lines(of_group(sparse, local, "forward"), tile, "bf16", dim, gpu)) == bytes
-
-
-def test_shared_memory_of_a_score_of_two_products() -> None:
-    gpu, tile = targets().find("sm_100"), Tile("key", 128, 64, 8, 3)
-    assert isinstance(gpu, Gpu)
-    model = total(shared_lines(work(zoo("mla"), "key"), tile, "bf16", 64, gpu))
-    assert model == 157696, "as Triton 3.7.1 allocates it"
 
 
 def test_a_limited_kernel_that_spills_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
