@@ -229,6 +229,16 @@ def test_an_assertion_says_where_and_what(monkeypatch: pytest.MonkeyPatch) -> No
         assert_matches_reference(op, q, k)
 
 
+def test_an_input_may_have_fewer_digits_than_the_vectors() -> None:
+    """What its gradient may lie off follows from its own dtype."""
+    op = attnc.loads(
+        "attention biased { input bias: f32[H, N, M]  score dot(q, k) + bias[h, i, j]  normalize softmax }"
+    )
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, n, 4, generator=draw, dtype=torch.float64) for n in (5, 7, 7))
+    assert_matches_reference(op, q, k, v, bias=torch.randn(2, 5, 7, generator=draw), backend="eager")
+
+
 def test_an_interrupted_process_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Ended, match="status -2"):
         Process().call(signal.raise_signal, signal.SIGINT)
