@@ -88,6 +88,7 @@ class NativeGroup:
     row_lines: tuple[str, ...]
     column_lines: tuple[str, ...]
     first_key: Function | None
+    alike: bool
     key_live: Function | None
     visit_lines: tuple[str, ...]
     ends: tuple[str, ...]
@@ -202,9 +203,10 @@ def native_context(builder: Builder, maps: tuple[NativeMap, ...]) -> NativeGroup
     bounds = group.reach.keys.bounds
     roots, may, must, _ = bound_names(bounds, Side.KEY, builder.printer.names)
     visit_lines = builder.block(roots, vector=False) if roots else ()
-    first_key = None
+    first_key, alike = None, True
     if group.residue is not None:
-        first_key = builder.function(group.residue.rows(Side.KEY, bounds.first), vector=False)
+        rows = group.residue.rows(Side.KEY, bounds.first)
+        first_key, alike = builder.function(rows, vector=False), "h" not in dependencies(rows)
     key_live = None
     if group.key_mask != build.TRUE:
         key_live = builder.function(group.key_mask, vector=builder.printer.lanes == "j")
@@ -229,6 +231,7 @@ def native_context(builder: Builder, maps: tuple[NativeMap, ...]) -> NativeGroup
         row_lines=tuple(builder.lines[1]),
         column_lines=tuple(builder.lines[2]),
         first_key=first_key,
+        alike=alike,
         key_live=key_live,
         visit_lines=visit_lines,
         ends=tuple(span_leaves(group).values()),

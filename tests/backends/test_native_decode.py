@@ -35,6 +35,7 @@ attention spec {
 OTHERS = {
     "lists": "mask block_window(16, 1) or global(20) or random(3, block = 16, seed = 0)  normalize softmax  emit lse",
     "classes": "mask causal and (window(20) or strided(3))  normalize softmax  emit lse, rowmax, entropy",
+    "classes of a head": "mask (i - j + h) % 5 == 1  normalize softmax  emit lse",
     "sinks": "input bias: f32[H]  mask causal  normalize softmax(sink = bias[h])  emit lse, rowmax, entropy",
     "weights": "mask causal  normalize weight(s) = relu(s) ** 2 divisor(t) = t + 1  emit rowmax",
     "exponent": "mask dilated(50, 5)  normalize weight(s) = exp(0.5 * s) divisor(t) = t + 1  emit total, entropy",

@@ -650,6 +650,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -743,6 +744,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -881,6 +883,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;

@@ -747,6 +747,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_pos;
@@ -835,6 +836,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_pos;
@@ -966,6 +968,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_pos;
@@ -1132,6 +1135,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_neg;
@@ -1220,6 +1224,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_neg;
@@ -1351,6 +1356,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_neg;

@@ -659,6 +659,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -763,6 +764,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -910,6 +912,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;

@@ -758,6 +758,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -850,6 +851,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -988,6 +990,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 1 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -1158,6 +1161,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 128 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -1247,6 +1251,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 128 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
@@ -1382,6 +1387,7 @@ struct Args {
   i64 size_D;
 };
 enum { STEP = 128 };  // queries and keys are visited by their class modulo STEP
+enum { ALIKE = true };  // whether queries of one row meet the same class of keys in every head
 struct Head {
   i64 b, h, g, q_offset;
   real scale_out;
