@@ -319,8 +319,16 @@ def _more(work: Work, tile: Tile, dim: int, gpu: Gpu, kind: str) -> tuple[Line, 
                 each = 2 + 2 * (work.asked + work.added + strips)
             case _:
                 each = 0 if kind == "wgmma" else 6
-        more = (kind, work.step) == ("mma", "query") or (work.asked and (kind, work.step) == ("tcgen05", "forward"))
-        longer = (dim - 64) // 2 if more and 64 < dim <= 128 else 0
+        match kind, work.step:  # times what longer vectors take beside
+            case "mma", "forward":
+                longer = work.added
+            case "mma", "query":
+                longer = max(1, work.added)
+            case "tcgen05", "forward":
+                longer = min(1, work.asked)
+            case _:
+                longer = 0
+        longer *= (dim - 64) // 2 if 64 < dim <= 128 else 0
         lines += (("inputs that a pair reads", int(each * pairs) + longer),)
     return lines
 
