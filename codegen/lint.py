@@ -17,9 +17,10 @@ from attnc.codegen.opaque import crowded, opaque
 from attnc.codegen.ranges import LIMIT, Range, int_range, needs_int64
 from attnc.codegen.refute import Effort, impossible
 from attnc.codegen.simplify import simplify
+from attnc.codegen.tell import tell
 from attnc.dsl.construct import Attention, Branch, Construct
 from attnc.dsl.diagnostics import Diagnostic
-from attnc.dsl.ir import Apply, Const, Expr, Fn, ParamElement, ParamRef, Side, Table, children, postorder
+from attnc.dsl.ir import Apply, Const, Expr, Fn, Load, ParamElement, ParamRef, Side, Table, children, postorder
 from attnc.dsl.report import Report
 from attnc.dsl.source import Span
 
@@ -111,6 +112,7 @@ class _Linter:
             self._rows(bound)
         for branch, special in zip(self.written.branches, bound.branches, strict=True):
             self._indices(special)
+            self._reads(special)
             self._opaque(branch, special)
         return self.report.sorted()
 
@@ -221,6 +223,23 @@ class _Linter:
                 low, high = int_range(node, waiting)
                 label = f"reaches {max(high, -low):,} where positions reach {LIMIT:,}: computed in 64 bits"
                 self.report.warn("W006", f"{self._text(spans[node])} may leave 32 bits", spans[node], label=label)
+
+    def _reads(self, branch: Branch) -> None:
+        """Indices of inputs that are outside their axis, whatever the call."""
+        axes = {item.name: item.axes for item in self.written.inputs}
+        nodes = postorder(branch.score, branch.mask, branch.normalization.divisor)
+        spans = _spans(nodes, branch.span)
+        for node in nodes:
+            if not isinstance(node, Load):
+                continue
+            for at, axis in zip(node.index, axes.get(node.tensor, ()), strict=False):
+                low, high = (-1, 0) if _waits(at) else int_range(at)
+                length = axis.value if isinstance(axis, Const) else None
+                if high < 0 or (length is not None and low >= length):
+                    message = f"{self._text(spans[at])} is always outside the axis [{tell(axis)}] of `{node.tensor}`"
+                    nearest = f"reads the nearest element, {'the first' if high < 0 else 'the last'}"
+                    help = f"nothing counts from the end: the last is `{tell(axis)} - 1`" if high < 0 else ""
+                    self.report.warn("W008", message, spans[at], label=nearest, help=help)
 
     def _opaque(self, branch: Branch, special: Branch) -> None:
         """Clauses of which the tile map and the kernels' loops know too little to leave out every empty tile."""

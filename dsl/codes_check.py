@@ -461,6 +461,16 @@ all the same, and tiles that it fills are masked pair by pair. The result is rig
         bad=_attention(mask="max(i, j) % 64 < 8 or i == j"),
         good=_attention(mask="i % 64 < 8 and j % 64 < 8 or i == j"),
     ),
+    Code(
+        code="W008",
+        title="an index that is always outside its axis",
+        explanation="""
+An index outside its axis reads the nearest element, so `x[-1]` is `x[0]`, not the last: nothing counts from the end.
+Told where it is outside in every call; `op.reference(..., check=True)` finds what is outside in one call.
+""",
+        bad=_attention("input x: f32[S]", score="dot(q, k) * x[-1]"),
+        good=_attention("input x: f32[S]", score="dot(q, k) * x[S - 1]"),
+    ),
 )
 
 CHECK: tuple[Code, ...] = (*NAMES, *TYPES, *PARAMS, *CLAUSES, *LATER, *WARNINGS)

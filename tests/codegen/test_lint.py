@@ -45,6 +45,30 @@ def lints(mask: str, declared: str = "", score: str = "dot(q, k)") -> list[tuple
     return told(text, lint(construct(text)))
 
 
+@pytest.mark.parametrize(
+    ("read", "outside"),
+    [
+        ("x[-1]", ["-1"]),
+        ("x[S - 1]", []),
+        ("x[i - j]", []),
+        ("x[-1 - h]", ["-1 - h"]),
+        ("x[min(i, -2)]", ["min(i, -2)"]),
+        ("y[4, h]", ["4"]),
+        ("y[3, -3]", ["-3"]),
+        ("y[i % 4, h]", []),
+        ("y[i % 4 + 4, h]", ["i % 4 + 4"]),
+        ("z[b, i]", []),
+        ("x[-p]", []),
+    ],
+)
+def test_reads_outside_an_axis(read: str, outside: list[str]) -> None:
+    declared = "param p: int = 2  input x: f32[S]  input y: f32[4, H]  input z: f32[B, N]"
+    found = lints("causal", declared, f"dot(q, k) + {read}")
+    assert found == [("W008", place) for place in outside]
+    made = construct(spec("causal", "param p: int = 2  input x: f32[S]", "dot(q, k) + x[-p]"))
+    assert [item.code for item in lint(made, specialize(made, {}))] == ["W008"]
+
+
 MEANT = {
     "dilated_heads": ["W007"],  # a remainder by a number that varies with the head has no residue classes
     "native_compressed": ["W005", "W006"],  # keys stand for tokens that are past, and there are fewer of them
