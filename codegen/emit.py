@@ -23,6 +23,7 @@ from attnc.codegen.native.texts import ELEMENTS
 from attnc.codegen.plan import Plan
 from attnc.codegen.planner.targets import Cpu
 from attnc.codegen.program import DrawnTable, Group, ListedTable, Program
+from attnc.codegen.ranges import LIMIT_TEXT
 from attnc.dsl.diagnostics import Diagnostic, SpecError
 from attnc.dsl.ir import Const, Size
 from attnc.dsl.version import VERSION
@@ -91,6 +92,7 @@ def emit(program: Program, plan: Plan) -> str:
         title=attention.name,
         title_line=", ".join(item.normalization.name for item in attention.branches) + " attention, compiled",
         version=VERSION,
+        limit=LIMIT_TEXT,
         target=plan.target,
         gpu=gpu,
         hash=digest,

@@ -76,8 +76,6 @@ def prologue(program: Program, naming: Naming) -> Prologue:
         size = size_text(token.dim) if token.dim is not None else "1"
         shape = f"B, {count}, {size_text(token.length)}, {size}"
         ident = naming.tensor(token.name)
-        if token.dim is not None:
-            helpers.add("by_rows")
         plain_repeat = token.dim is None and token.side is Side.KEY and heads == "G"
 
         def finish(

@@ -35,6 +35,7 @@ Range = tuple[int, int]
 Ends = tuple[Expr | None, Expr | None]
 
 LIMIT = 2**29  # a sum of three positions and sizes, such as i - j + M, still fits 32 bits
+LIMIT_TEXT = f"2**{LIMIT.bit_length() - 1}"
 _BATCHES = 2**20
 INT32: Range = (-(2**31), 2**31 - 1)
 INT64: Range = (-(2**63), 2**63 - 1)

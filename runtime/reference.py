@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnc.codegen.ranges import LIMIT, LIMIT_TEXT
 from attnc.dsl.construct import Attention, Branch, TokenDecl
 from attnc.dsl.ir import (
     Apply,
@@ -118,8 +119,8 @@ def mask_scope(
     """What masks may read, checked: TypeError for an input that is unknown or missing, ValueError for one whose axes
     are others than declared, for sizes and for offsets that are not one number or one a batch."""
     for name, number in {"N": N, "M": M, "B": B, "H": H}.items():
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= 2**29:
-            raise ValueError(f"{construct.name}: {name}: expected an int from 0 to 2**29, got {number!r}")
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= LIMIT:
+            raise ValueError(f"{construct.name}: {name}: expected an int from 0 to {LIMIT_TEXT}, got {number!r}")
     _check_mask_inputs(construct, inputs)
     sizes = _input_sizes(construct, inputs) | {"B": B, "H": H, "N": N, "M": M}
     device = next((value.device for value in inputs.values() if isinstance(value, Tensor)), torch.device("cpu"))

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
+from attnc.codegen.ranges import LIMIT
 from attnc.runtime.op import Op
 from attnc.testing.call import Call
 from attnc.testing.kernels import DIMS, DTYPES, LAYOUTS, VALUES, Kernels, Request, arguments, pool
 
 LENGTHS = (1, 2, 3, 5, 8, 16, 17, 31, 33, 64, 65, 127, 130, 257, 515, 1031, 0)
 PAIRS = 60_000  # of all heads, at most: the reference holds them in float64, several times over
-_FAR = 2**29 - 4000  # near the largest position
+_FAR = LIMIT - 4000  # near the largest position
 
 
 @st.composite

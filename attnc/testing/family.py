@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attnc.codegen.ranges import LIMIT
 from attnc.runtime.op import Op, loads
 from attnc.testing.call import Call, like, make
 from attnc.testing.grammar import Draw, Text, drawn_specs
@@ -20,7 +21,7 @@ DIMS = (1, 3, 16, 17, 24, 48, 64, 80, 96, 128, 256)
 PAIRS = 400_000  # of all heads, at most: the reference holds them in float64, several times over
 
 Values = Literal["plain", "large", "tied", "zero", "garbage"]
-_FAR = 2**29 - 4000  # near the largest position
+_FAR = LIMIT - 4000  # near the largest position
 
 
 @dataclass(frozen=True, kw_only=True)

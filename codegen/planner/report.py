@@ -22,7 +22,7 @@ from attnc.codegen.planner.targets import Cpu, Gpu
 from attnc.codegen.planner.tile import ITEMSIZE, Tile, padded, parts
 from attnc.codegen.planner.work import PASSES, Pass, Work, of_group
 from attnc.codegen.program import Group, Program
-from attnc.codegen.ranges import LIMIT
+from attnc.codegen.ranges import LIMIT, LIMIT_TEXT
 from attnc.codegen.tilemap import TileMap, tile_map
 from attnc.dsl.ir import Const, Expr, Size
 
@@ -49,7 +49,7 @@ class Shape:
         if self.H % self.G:
             raise ValueError(f"H = {self.H} query heads are no multiple of G = {self.G} key-value heads")
         if max(self.N, self.M) > LIMIT:
-            raise ValueError(f"{max(self.N, self.M)} positions are not supported: 2**29 are")
+            raise ValueError(f"{max(self.N, self.M)} positions are not supported: {LIMIT_TEXT} are")
         if max(self.D, self.E) > 576:
             raise ValueError(f"vectors of {max(self.D, self.E)} are not supported: 1 to 576 are")
 

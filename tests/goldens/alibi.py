@@ -363,6 +363,12 @@ def _repeat(x, heads):
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
+def _by_rows(x):
+    """x[..., dim] with the elements of a row side by side, as kernels read them. torch.cat of one-element parts of a
+    tensor whose heads lie side by side gives that layout to the result."""
+    return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
+
+
 def _dot(x, y):
     """x[B, H, rows, D] with y[B, G, columns, D], heads in groups: [B, H, rows, columns]."""
     B, H, rows, D = x.shape
@@ -1013,8 +1019,7 @@ def _out_backward_native(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
     d_k = torch.zeros(k.shape, device=device, dtype=acc)
     d_v = torch.zeros(v.shape, device=device, dtype=acc)
     d_slope_sum = torch.zeros(slope.shape, device=device, dtype=acc)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     delta = delta.contiguous()
     lse = lse.contiguous()
     d_slope_0 = torch.zeros(B, H, N, device=device, dtype=acc)
@@ -1711,8 +1716,7 @@ def _out_backward_triton(q, k, v, slope, q_offsets, B, H, N, q_offset, kv_offset
     d_k = (torch.empty if N * M > 0 else torch.zeros)(k.shape, device=device, dtype=k.dtype)
     d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
     d_slope_sum = torch.zeros(slope.shape, device=device, dtype=acc)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     d_slope_0 = torch.zeros(B, H, N, device=device, dtype=acc)
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q, v)

@@ -376,6 +376,12 @@ def _repeat(x, heads):
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
+def _by_rows(x):
+    """x[..., dim] with the elements of a row side by side, as kernels read them. torch.cat of one-element parts of a
+    tensor whose heads lie side by side gives that layout to the result."""
+    return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
+
+
 def _dot(x, y):
     """x[B, H, rows, D] with y[B, G, columns, D], heads in groups: [B, H, rows, columns]."""
     B, H, rows, D = x.shape
@@ -1085,8 +1091,7 @@ def _pos_backward_native(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_q1 = torch.zeros(q1.shape, device=device, dtype=acc)
     d_k1 = torch.zeros(k1.shape, device=device, dtype=acc)
     d_v = torch.zeros(v.shape, device=device, dtype=acc)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
@@ -1473,8 +1478,7 @@ def _neg_backward_native(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_q2 = torch.zeros(q2.shape, device=device, dtype=acc)
     d_k2 = torch.zeros(k2.shape, device=device, dtype=acc)
     d_v = torch.zeros(v.shape, device=device, dtype=acc)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     delta = delta.contiguous()
     lse = lse.contiguous()
     row_start, row_stop = 0, N
@@ -2561,8 +2565,7 @@ def _pos_backward_triton(q1, k1, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_q1 = (torch.empty if N * M > 0 else torch.zeros)(q1.shape, device=device, dtype=q1.dtype)
     d_k1 = (torch.empty if N * M > 0 else torch.zeros)(k1.shape, device=device, dtype=k1.dtype)
     d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q1, v)
     if B * H * N * M > 0:
@@ -2727,8 +2730,7 @@ def _neg_backward_triton(q2, k2, v, q_offsets, B, H, N, q_offset, kv_offset, lse
     d_q2 = (torch.empty if N * M > 0 else torch.zeros)(q2.shape, device=device, dtype=q2.dtype)
     d_k2 = (torch.empty if N * M > 0 else torch.zeros)(k2.shape, device=device, dtype=k2.dtype)
     d_v = (torch.empty if N * M > 0 else torch.zeros)(v.shape, device=device, dtype=v.dtype)
-    do = do.to(v.dtype)
-    do = do if do.stride(3) == 1 else do.contiguous()
+    do = _by_rows(do.to(v.dtype))
     lse = torch.where(lse == -math.inf, math.inf, lse * math.log2(math.e))  # no key: all weights 0
     block_m, block_n, warps, stages, registers, roles = _tile("query", q2, v)
     if B * H * N * M > 0:
