@@ -308,7 +308,7 @@ def _map(text: Text) -> tuple[str, tuple[str, ...]]:
         mask = f"{mask} and j < lens[b]" if mask else "j < lens[b]"
     mask = f"  mask {mask}" if mask else ""
     chosen = tuple(text.draw(st.lists(st.sampled_from(emits), unique=True, max_size=2)))
-    if _KINKS.search(score + normalization):
+    if _KINKS.search(f"{score} {normalization}"):
         score = _TENTHS.sub("(i - j) / 16", score)
     else:
         score = _prepared(text, score)
