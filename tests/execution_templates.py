@@ -204,7 +204,7 @@ def kernels(job: Called) -> Kernels:
 ALWAYS = [  # what a kernel does where vectors are whole tiles of the copy engine's, in parts, of 16 bits
     Called("causal", "sm_100", dims=(16,), dtype="f16"),  # bf16 is interpreted in float32
     Called("causal", "sm_80", dims=(96,), dtype="f16"),
-    Called("alibi", dtype="f16"),
+    *(Called("alibi", dtype=dtype) for dtype in ("f32", "f16")),  # slopes are added in two ways
     *(Called(f"rare{number}") for number in (22, 23)),  # where all runs, only some calls run it
 ]
 KERNELS = ("helpers.py.j2", "host.py.j2", "kernel")  # templates that an interpreter executes, the others need none
