@@ -1,7 +1,7 @@
 """Elementwise functions of constants: integers exactly, floats in double precision, as IEEE and Python define.
 
-What has no finite meaning here (a division by zero, the logarithm of a negative number, an overflow) is not
-folded: the generated code then computes it, and the answer is the hardware's.
+What has no finite meaning here (a float divided by zero, the logarithm of a negative number, an overflow) is not
+folded: the generated code then computes it, and the answer is the hardware's. Of integers x // 0 is 0 and x % 0 is x.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _BINARY: dict[Fn, Callable[[Value, Value], Value | None]] = {
     Fn.SUB: lambda x, y: x - y,
     Fn.MUL: lambda x, y: x * y,
     Fn.DIV: lambda x, y: x / y,
-    Fn.FLOORDIV: lambda x, y: x // y,
-    Fn.MOD: lambda x, y: x % y,
+    Fn.FLOORDIV: lambda x, y: 0 if y == 0 and isinstance(y, int) else x // y,
+    Fn.MOD: lambda x, y: x if y == 0 and isinstance(y, int) else x % y,
     Fn.POW: _power,
     Fn.MIN: min,
     Fn.MAX: max,

@@ -96,6 +96,8 @@ class TritonPrinter(Printer):
         fn = node.fn
         if node in self._wide and node.kind is Kind.INT and fn is not Fn.INT:
             args = [self._widened(part, text) for part, text in zip(node.args, args, strict=True)]
+        if fn in (Fn.DIV, Fn.FLOORDIV, Fn.MOD) and all(isinstance(part, Const) for part in node.args):
+            args = [Text(text=self._tensor(node.args[0], args[0])), args[1]]  # Python would divide these, by zero
         match fn:
             case Fn.ADD | Fn.SUB | Fn.MUL | Fn.DIV | Fn.EQ | Fn.NE | Fn.LT | Fn.LE | Fn.GT | Fn.GE | Fn.AND | Fn.OR:
                 sign, binds = _INFIX[fn]

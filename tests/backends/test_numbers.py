@@ -79,6 +79,18 @@ def test_what_is_live_follows_ieee(backend: str) -> None:
     assert out[0, 0, :7].isfinite().all() and out[0, 0, 8:].isfinite().all() and out[0, 1].isfinite().all()
 
 
+@pytest.mark.parametrize("backend", ["eager", "native", "interpret"])
+def test_constants_divided_by_zero(backend: str) -> None:
+    """Floats as IEEE says, where Python would raise; of integers x // 0 is 0 and x % 0 is x."""
+    terms = "min(1 / 0, 2) + max(-1 / log(1), -1) + 7 // 0 + 7 % 0"
+    op = attnc.loads(f"attention spec {{ score dot(q, k) + ({terms}) * j / 16 normalize softmax }}")
+    plain = attnc.loads("attention spec { score dot(q, k) + 8.0 * j / 16 normalize softmax }")
+    q, k, v = make(op, SIZES).vectors.values()
+    torch.testing.assert_close(op(q, k, v, backend=backend), plain(q, k, v, backend="reference"))
+    rows = attnc.loads("attention spec { score dot(q, k) + where(i > 3, 0 / 0, 0) normalize softmax }")
+    assert (rows(q, k, v, backend=backend).isnan().any(-1) == (torch.arange(21) > 3)).all()
+
+
 def test_float64_is_kept_to_the_last_bits() -> None:
     """Literals and tables that float32 would round stay what they are."""
     op = attnc.loads(
