@@ -42,12 +42,14 @@ def assert_close(
     actual: Tensor, expected: Tensor, *, dtype: torch.dtype, length: int, terms: float = 0.0, what: str = "result"
 ) -> None:
     """``actual``, computed in ``dtype`` over ``length`` terms, is ``expected`` within the tolerance; inf and NaN in
-    the same places."""
+    the same places, but that what may lie beyond the largest number of its own dtype may be infinite."""
     assert actual.shape == expected.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
     a, e = actual.detach().double(), expected.detach().double()
     same = (a == e) | (a.isnan() & e.isnan())
     allowed = tolerance(expected, dtype=dtype, length=length, terms=terms)
-    bad = ~same & ~((a - e).abs() <= allowed)
+    most = torch.finfo(actual.dtype).max if actual.is_floating_point() else torch.inf
+    beyond = a.isinf() & (a.sign() == e.sign()) & (e.abs() + allowed > most)
+    bad = ~same & ~beyond & ~(e.isfinite() & ((a - e).abs() <= allowed))
     if bad.any():
         excess = torch.where(bad, ((a - e).abs() / allowed).nan_to_num(torch.inf, torch.inf), -1)
         at = tuple(int(n) for n in torch.unravel_index(excess.argmax(), a.shape))
